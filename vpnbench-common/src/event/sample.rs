@@ -1,0 +1,22 @@
+//! Stack samples.
+
+/// Frames kept on each side of the border.
+pub const SAMPLE_DEPTH: usize = 32;
+
+crate::event! {
+    /// A cpu-clock sample of a watched thread.
+    Sample = Sample, 544 bytes {
+        /// process
+        tgid: u32,
+        /// valid entries of `kernel`
+        kernel_depth: u16,
+        /// valid entries of `user`
+        user_depth: u16,
+        /// kernel return addresses, innermost first
+        kernel: [u64; 32],
+        /// user return addresses, innermost first
+        user: [u64; 32],
+        /// reserved, 0
+        reserved: u64,
+    }
+}

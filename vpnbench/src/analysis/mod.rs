@@ -1,0 +1,1 @@
+//! Pure passes over events.

@@ -1,0 +1,1 @@
+//! Typed arguments, validated plans and the commands that drive the stages.

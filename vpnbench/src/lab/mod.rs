@@ -1,0 +1,1 @@
+//! Reproduces tunnels on one machine: hosts, wires, daemons, benchmarks.

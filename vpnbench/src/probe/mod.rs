@@ -1,0 +1,1 @@
+//! Discovery of the tunnel, kernel field offsets, loading and attaching from the catalog.

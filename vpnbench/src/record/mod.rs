@@ -1,0 +1,1 @@
+//! Drains the ring buffers, snapshots the environment, writes the trace.

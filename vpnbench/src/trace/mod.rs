@@ -1,0 +1,3 @@
+//! The trace file: metadata, record blocks, writer, reader.
+
+pub mod model;
