@@ -52,6 +52,7 @@ fields! {
     skb_mac_header: "sk_buff", "mac_header", true;
     skb_iif: "sk_buff", "skb_iif", true;
     skb_vlan_tci: "sk_buff", "vlan_tci", true;
+    skb_vlan_proto: "sk_buff", "vlan_proto", true;
     skb_cb: "sk_buff", "cb", true;
     skb_mstamp_ns: "sk_buff", "skb_mstamp_ns", true;
     skb_cloned: "sk_buff", "cloned", false;
@@ -184,8 +185,8 @@ pub struct Settings {
     pub retransmit_params: u32,
     /// Parameters of `io_uring_complete`: 7 scalars, or 3 with the completion entry.
     pub io_uring_params: u32,
-    /// Process id of the recorder, never watched.
-    pub own_tgid: u32,
+    /// Seed of [`device_slot`].
+    pub device_seed: u32,
 }
 
 /// Roles of a watched device.
@@ -213,42 +214,53 @@ pub mod process {
 }
 
 /// Watched devices at once.
-pub const DEVICE_SLOTS: usize = 16;
+pub const DEVICE_LIMIT: u32 = 16;
+
+/// Slots of the `DEVICES` array map.
+pub const DEVICE_SLOTS: u32 = 4096;
 
 /// One watched device. A device is known by namespace and name, so that one that is deleted and
 /// created again is seen from its first packet.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Device {
-    /// `net_device.name`, zero-padded.
-    pub name: [u8; 16],
+    /// `net_device.name`, zero-padded, as two native integers.
+    pub name: [u64; 2],
     /// Inode number of the network namespace.
     pub netns: u32,
     /// Interface index; the programs update it when the device comes back with another.
     pub ifindex: u32,
-    /// One of [`role`].
+    /// One of [`role`]; [`role::NONE`] marks an empty slot.
     pub role: u32,
+    /// Number among the watched devices, below [`DEVICE_LIMIT`].
+    pub index: u32,
     /// Bytes of link-layer header in front of the network header: 14 for Ethernet, 0 for TUN.
     pub l2_len: u32,
     /// 1: only packets of the ports in the `PORTS` map (and later fragments) are recorded; the
     /// others are counted.
     pub port_filter: u32,
-    /// Bit `1 << Tap`: taps that are recorded.
-    pub taps: u32,
 }
 
-/// The table of watched devices, one element of an array map.
+/// The slot of a device in the `DEVICES` array: one multiplication, one probe. User space picks
+/// the seed so that the devices known at load time do not collide.
+#[inline(always)]
+#[must_use]
+pub const fn device_slot(name: [u64; 2], netns: u32, seed: u32) -> u32 {
+    let mixed = (name[0] ^ name[1].rotate_left(29) ^ (netns as u64) ^ ((seed as u64) << 32))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 52) as u32
+}
+
+const _: () = assert!(DEVICE_SLOTS == 1 << 12);
+
+/// Key of the `INTERFACES` map, for packets that no longer point to their device.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct DeviceTable {
-    /// Valid entries of `devices`.
-    pub count: u32,
-    /// Valid entries of `netns`.
-    pub netns_count: u32,
-    /// Devices, in no order.
-    pub devices: [Device; DEVICE_SLOTS],
-    /// Namespaces whose TCP and UDP sockets are watched.
-    pub netns: [u32; DEVICE_SLOTS],
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct InterfaceKey {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Interface index.
+    pub ifindex: u32,
 }
 
 /// Key of the `PORTS` map: a local port of an outer socket.
@@ -272,7 +284,7 @@ pub struct ProbeCounts {
 }
 
 /// Packets of one device slot at one tap that were not recorded (`UNRECORDED`, a per-CPU array
-/// indexed by `slot * 16 + tap`). With the records they make up all that passed.
+/// indexed by `Device::index * 16 + tap`). With the records they make up all that passed.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Unrecorded {
@@ -288,3 +300,18 @@ pub struct Unrecorded {
 
 /// Softirq vectors.
 pub const SOFTIRQ_VECTORS: usize = 10;
+
+/// Size of the `SYSCALLS` array: system call numbers from here on are never recorded.
+pub const SYSCALL_SLOTS: u32 = 1024;
+
+#[cfg(feature = "user")]
+macro_rules! map_values {
+    ($($name:ident)*) => {
+        $(
+            // SAFETY: bytemuck::Pod says the same: no padding, every bit pattern is valid.
+            unsafe impl aya::Pod for $name {}
+        )*
+    };
+}
+#[cfg(feature = "user")]
+map_values! { Device InterfaceKey PortKey ProbeCounts Unrecorded }

@@ -12,8 +12,6 @@ pub mod flags {
     pub const TRUNCATED: u8 = 8;
     /// The skb is a clone; its address is that of the clone.
     pub const CLONED: u8 = 16;
-    /// The probe ran in the context of a thread of a watched process.
-    pub const IN_DAEMON: u8 = 32;
 }
 
 /// An event that starts with a packet's identity, size, segmentation and parsed headers, and

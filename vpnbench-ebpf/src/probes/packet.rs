@@ -1,0 +1,134 @@
+//! What the three device probes share: filter by port, then record the packet.
+
+use vpnbench_common::catalog::{ProbeId, Tap};
+use vpnbench_common::event::{PAYLOAD_MAX, Packet, Payload};
+use vpnbench_common::header::Header;
+use vpnbench_common::settings::{Device, role};
+
+use crate::kernel::Pointer;
+use crate::skb::{Direction, Parsed, Place, Segmentation, cloned, parse, place, segmentation};
+use crate::sock::bytes;
+use crate::{emit, field, filter, setting};
+
+/// The taps of a probe on a tunnel and on an outer device.
+#[derive(Clone, Copy)]
+pub struct Taps {
+    pub tunnel: Tap,
+    pub outer: Tap,
+}
+
+/// Records `skb` on `dev` if the device is watched and the packet passes the port filter.
+#[inline(always)]
+pub fn observe(probe: ProbeId, skb: Pointer, dev: Pointer, direction: Direction, taps: Taps) {
+    let Some(device) = filter::device(dev) else { return };
+    let tap = if device.role == role::TUNNEL { taps.tunnel } else { taps.outer };
+    let place = place(skb, direction, device.l2_len);
+    let gso = segmentation(skb);
+    let parsed = parse(&place, gso.size != 0);
+    if device.port_filter != 0 && !belongs(device, &parsed, direction) {
+        emit::count_filtered(device, tap as u8, place.len);
+        return;
+    }
+    let cpu = emit::cpu();
+    let Some(entry) = emit::reserve::<Packet>(probe, cpu) else {
+        emit::count_lost(device, tap as u8, place.len);
+        return;
+    };
+    let header = emit::header::<Packet>(probe, cpu);
+    emit::submit(entry, record(header, skb, device, tap, &place, gso, &parsed));
+    if setting!(keep_payload) != 0 && parsed.payload_len != 0 {
+        keep_payload(probe, header, skb, tap, &place, &parsed);
+    }
+}
+
+/// Whether a packet on an outer device is the daemon's: by its local port. A later fragment has
+/// no port and is always kept.
+#[inline(always)]
+pub fn belongs(device: &Device, parsed: &Parsed, direction: Direction) -> bool {
+    if parsed.frag & 0x1fff != 0 {
+        return true;
+    }
+    let local = if direction == Direction::Transmit { parsed.sport } else { parsed.dport };
+    filter::port(device.netns, local, parsed.ip_proto)
+}
+
+#[inline(always)]
+fn record(
+    header: Header,
+    skb: Pointer,
+    device: &Device,
+    tap: Tap,
+    place: &Place,
+    gso: Segmentation,
+    parsed: &Parsed,
+) -> Packet {
+    let clone = if cloned(skb) { vpnbench_common::event::packet_flags::CLONED } else { 0 };
+    Packet {
+        header,
+        skb: skb as u64,
+        sk: field!(skb, skb_sk as u64),
+        netns: device.netns,
+        ifindex: device.ifindex,
+        len: place.len,
+        payload_len: parsed.payload_len,
+        tap: tap as u8,
+        flags: parsed.flags | clone,
+        vlan_tci: place.vlan_tci,
+        gso_size: gso.size,
+        gso_segs: gso.segments,
+        gso_type: gso.kind,
+        ethertype: place.ethertype,
+        ip_proto: parsed.ip_proto,
+        ip_version: parsed.ip_version,
+        tos: parsed.tos,
+        ttl: parsed.ttl,
+        frag: parsed.frag,
+        ip_id: parsed.ip_id,
+        sport: parsed.sport,
+        dport: parsed.dport,
+        seq: parsed.seq,
+        ack: parsed.ack,
+        tcp_flags: parsed.tcp_flags,
+        window: parsed.window,
+        tsval: parsed.tsval,
+        tsecr: parsed.tsecr,
+        marker: parsed.marker,
+        l4_len: parsed.l4_len,
+        l2_len: place.l2_len,
+        saddr: bytes(parsed.saddr),
+        daddr: bytes(parsed.daddr),
+    }
+}
+
+/// Copies the first payload bytes that are in the linear area. Only with `--keep-payload`.
+#[inline(always)]
+fn keep_payload(probe: ProbeId, header: Header, skb: Pointer, tap: Tap, place: &Place, parsed: &Parsed) {
+    let start = parsed.l4_offset + u32::from(parsed.l4_len);
+    let linear = place.available.saturating_sub(start);
+    let mut len = setting!(keep_payload);
+    if len > linear {
+        len = linear;
+    }
+    if len > parsed.payload_len {
+        len = parsed.payload_len;
+    }
+    if len == 0 || len > PAYLOAD_MAX as u32 {
+        return;
+    }
+    let Some(mut entry) = emit::reserve::<Payload>(probe, u32::from(header.cpu)) else { return };
+    let to = entry.as_mut_ptr();
+    // SAFETY: the record is reserved for us; `len` is bounded by its size above.
+    unsafe {
+        (*to).header = Header { kind: vpnbench_common::catalog::Kind::Payload as u8, ..header };
+        (*to).skb = skb as u64;
+        (*to).tap = u32::from(tap as u8);
+        (*to).len = len;
+        (*to).bytes = [0; PAYLOAD_MAX];
+        aya_ebpf::helpers::generated::bpf_probe_read_kernel(
+            (&raw mut (*to).bytes).cast(),
+            len,
+            (place.l3 + u64::from(start)) as *const _,
+        );
+    }
+    entry.submit(1);
+}

@@ -1,0 +1,383 @@
+//! Reads a `struct sk_buff`: where its headers are, how it is segmented, what the headers say.
+
+use core::mem::MaybeUninit;
+
+use vpnbench_common::event::packet_flags as flags;
+use vpnbench_common::settings::MISSING;
+
+use crate::kernel::{Pointer, copy};
+use crate::{bits, field, setting};
+
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_8021AD: u16 = 0x88a8;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const UDPLITE: u8 = 136;
+
+/// The headers are read in one piece: an IPv6 header, a TCP header and its timestamps.
+const HEADER_BYTES: usize = 80;
+/// Where the transport header lies in [`Headers`] unless it follows a plain IPv4 header.
+const L4_SLOT: usize = 40;
+
+#[repr(C, align(8))]
+struct Headers([u8; HEADER_BYTES]);
+
+/// Which way a packet goes, which decides where its network header is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// `data` is at the link-layer header, `network_header` is set.
+    Transmit,
+    /// `data` is at the network header, `network_header` is not set yet.
+    Receive,
+}
+
+/// Where the parts of an skb are.
+pub struct Place {
+    /// Address of the network header.
+    pub l3: u64,
+    /// Linear bytes from there on.
+    pub available: u32,
+    /// All bytes from there on.
+    pub l3_len: u32,
+    /// Bytes including the link-layer header, as interface counters count.
+    pub len: u32,
+    /// Bytes of link-layer header in `len`.
+    pub l2_len: u16,
+    /// EtherType at `l3`.
+    pub ethertype: u16,
+    /// VLAN tag, 0 without one.
+    pub vlan_tci: u16,
+    /// [`flags::VLAN`] or 0.
+    pub flags: u8,
+}
+
+/// Locates the headers of an skb.
+#[inline(always)]
+pub fn place(skb: Pointer, direction: Direction, l2_len: u32) -> Place {
+    let head = field!(skb, skb_head as u64);
+    let data = field!(skb, skb_data as u64);
+    let tail = head + u64::from(field!(skb, skb_tail as u32));
+    let skb_len = field!(skb, skb_len as u32);
+    let mut len = skb_len;
+    let mut l2 = 0;
+    let mut l3 = data;
+    match direction {
+        Direction::Transmit => {
+            let network = head + u64::from(field!(skb, skb_network_header as u16));
+            l3 = if network >= data && network < tail { network } else { data + u64::from(l2_len) };
+            l2 = (l3 - data) as u32;
+        }
+        Direction::Receive => {
+            let mac = head + u64::from(field!(skb, skb_mac_header as u16));
+            if mac < data {
+                l2 = (data - mac) as u32 & 0xff;
+                len += l2;
+            }
+        }
+    }
+    let mut place = Place {
+        l3,
+        available: if tail > l3 { (tail - l3) as u32 } else { 0 },
+        l3_len: skb_len.wrapping_sub((l3 - data) as u32),
+        len,
+        l2_len: l2 as u16,
+        ethertype: u16::from_be(field!(skb, skb_protocol as u16)),
+        vlan_tci: 0,
+        flags: 0,
+    };
+    if field!(skb, skb_vlan_proto as u16) != 0 {
+        place.vlan_tci = field!(skb, skb_vlan_tci as u16);
+        place.flags = flags::VLAN;
+    }
+    if place.ethertype == ETH_P_8021Q || place.ethertype == ETH_P_8021AD {
+        in_band_vlan(&mut place, direction);
+    }
+    place
+}
+
+/// A VLAN tag inside the frame: on receive it lies in front of the network header; on transmit
+/// `network_header` is already behind it.
+#[inline(always)]
+fn in_band_vlan(place: &mut Place, direction: Direction) {
+    let at = if direction == Direction::Receive { place.l3 } else { place.l3 - 4 };
+    let mut tag = MaybeUninit::<[u16; 2]>::uninit();
+    if !copy(&mut tag, at) {
+        return;
+    }
+    // SAFETY: `copy` has written it.
+    let tag = unsafe { tag.assume_init() };
+    place.vlan_tci = u16::from_be(tag[0]);
+    place.ethertype = u16::from_be(tag[1]);
+    place.flags = flags::VLAN;
+    if direction == Direction::Receive {
+        place.l3 += 4;
+        place.available = place.available.saturating_sub(4);
+        place.l3_len = place.l3_len.saturating_sub(4);
+    }
+}
+
+/// How an skb is segmented.
+#[derive(Clone, Copy)]
+pub struct Segmentation {
+    /// `gso_size`
+    pub size: u16,
+    /// `gso_segs`
+    pub segments: u16,
+    /// `gso_type`
+    pub kind: u32,
+}
+
+/// Reads the shared info behind the linear area. Its first 32 bytes hold the three fields in all
+/// kernels; the loader refuses offsets beyond.
+#[inline(always)]
+pub fn segmentation(skb: Pointer) -> Segmentation {
+    let end = field!(skb, skb_head as u64) + u64::from(field!(skb, skb_end as u32));
+    let mut info = MaybeUninit::<[u64; 4]>::uninit();
+    copy(&mut info, end);
+    let base: Pointer = info.as_ptr().cast();
+    Segmentation {
+        size: field!(base, shinfo_gso_size as u16),
+        segments: field!(base, shinfo_gso_segs as u16),
+        kind: field!(base, shinfo_gso_type as u32),
+    }
+}
+
+/// What the headers say. All integers in host byte order.
+#[derive(Clone, Copy, Default)]
+pub struct Parsed {
+    pub flags: u8,
+    pub ip_version: u8,
+    pub ip_proto: u8,
+    pub tos: u8,
+    pub ttl: u8,
+    pub frag: u16,
+    pub ip_id: u32,
+    pub sport: u16,
+    pub dport: u16,
+    pub seq: u32,
+    pub ack: u32,
+    pub tcp_flags: u16,
+    pub window: u16,
+    pub tsval: u32,
+    pub tsecr: u32,
+    pub marker: u32,
+    pub l4_len: u16,
+    pub payload_len: u32,
+    /// Bytes from the network header to the transport header.
+    pub l4_offset: u32,
+    pub saddr: [u64; 2],
+    pub daddr: [u64; 2],
+}
+
+#[inline(always)]
+fn byte(at: *const u8, offset: usize) -> u8 {
+    // SAFETY: callers stay inside `Headers`.
+    unsafe { at.add(offset).read() }
+}
+
+#[inline(always)]
+fn half(at: *const u8, offset: usize) -> u16 {
+    // SAFETY: callers stay inside `Headers`; fields are aligned because both header slots are.
+    u16::from_be(unsafe { at.add(offset).cast::<u16>().read() })
+}
+
+#[inline(always)]
+fn word(at: *const u8, offset: usize) -> u32 {
+    // SAFETY: as for `half`.
+    u32::from_be(unsafe { at.add(offset).cast::<u32>().read() })
+}
+
+#[inline(always)]
+fn long(at: *const u8, offset: usize) -> u64 {
+    // SAFETY: as for `half`; only for the addresses of an IPv6 header, which are 8-aligned.
+    unsafe { at.add(offset).cast::<u64>().read() }
+}
+
+/// Parses network and transport header.
+#[inline(always)]
+pub fn parse(place: &Place, gso: bool) -> Parsed {
+    let mut parsed = Parsed { flags: place.flags, ..Parsed::default() };
+    if place.ethertype != ETH_P_IP && place.ethertype != ETH_P_IPV6 {
+        return parsed;
+    }
+    let mut headers = MaybeUninit::<Headers>::uninit();
+    if !copy(&mut headers, place.l3) {
+        parsed.flags |= flags::TRUNCATED;
+        return parsed;
+    }
+    let at: *mut u8 = headers.as_mut_ptr().cast();
+    let ipv4 = place.ethertype == ETH_P_IP;
+    let l4 = if ipv4 { ipv4_header(&mut parsed, place, at) } else { ipv6_header(&mut parsed, place, at) };
+    if l4.is_null() {
+        parsed.flags |= flags::TRUNCATED;
+        return parsed;
+    }
+    let claimed = if ipv4 { u32::from(half(at, 2)) } else { u32::from(half(at, 4)) + 40 };
+    // A super-packet's length field is stale or 0 (BIG TCP); a short frame is padded.
+    let l3_len = if gso || claimed < parsed.l4_offset || claimed > place.l3_len { place.l3_len } else { claimed };
+    let after = l3_len.saturating_sub(parsed.l4_offset);
+    if parsed.frag & 0x1fff != 0 {
+        parsed.payload_len = after;
+        return parsed;
+    }
+    let available = place.available.saturating_sub(parsed.l4_offset);
+    transport(&mut parsed, l4, available, after);
+    parsed
+}
+
+/// Returns where the transport header is in the buffer, null if the header is incomplete.
+#[inline(always)]
+fn ipv4_header(parsed: &mut Parsed, place: &Place, at: *mut u8) -> *const u8 {
+    if place.available < 20 {
+        return core::ptr::null();
+    }
+    parsed.ip_version = 4;
+    parsed.tos = byte(at, 1);
+    parsed.ip_id = u32::from(half(at, 4));
+    parsed.frag = half(at, 6);
+    parsed.ttl = byte(at, 8);
+    parsed.ip_proto = byte(at, 9);
+    parsed.saddr[0] = u64::from(word(at, 12).to_be());
+    parsed.daddr[0] = u64::from(word(at, 16).to_be());
+    let header = u32::from(byte(at, 0) & 15) * 4;
+    parsed.l4_offset = header;
+    if header == 20 {
+        // SAFETY: inside the 80 bytes of `Headers`.
+        return unsafe { at.add(20) };
+    }
+    fetch_transport(place, at, header)
+}
+
+/// Options or extension headers moved the transport header: fetch it into its slot.
+#[inline(always)]
+fn fetch_transport(place: &Place, at: *mut u8, offset: u32) -> *const u8 {
+    if offset >= place.available {
+        return core::ptr::null();
+    }
+    // SAFETY: the slot is the last 40 bytes of the 80.
+    let slot = unsafe { at.add(L4_SLOT) };
+    let mut fetched = MaybeUninit::<[u64; 5]>::uninit();
+    if !copy(&mut fetched, place.l3 + u64::from(offset)) {
+        return core::ptr::null();
+    }
+    // SAFETY: both are 40 bytes and 8-aligned.
+    unsafe { slot.cast::<[u64; 5]>().write(fetched.assume_init()) };
+    slot
+}
+
+#[inline(always)]
+fn ipv6_header(parsed: &mut Parsed, place: &Place, at: *mut u8) -> *const u8 {
+    if place.available < 40 {
+        return core::ptr::null();
+    }
+    parsed.ip_version = 6;
+    parsed.tos = (half(at, 0) >> 4) as u8;
+    parsed.ttl = byte(at, 7);
+    parsed.saddr = [long(at, 8), long(at, 16)];
+    parsed.daddr = [long(at, 24), long(at, 32)];
+    parsed.l4_offset = 40;
+    parsed.ip_proto = byte(at, 6);
+    if is_transport(parsed.ip_proto) {
+        // SAFETY: inside the 80 bytes of `Headers`.
+        return unsafe { at.add(L4_SLOT) };
+    }
+    extension_headers(parsed, place, at)
+}
+
+#[inline(always)]
+fn is_transport(proto: u8) -> bool {
+    matches!(proto, TCP | UDP | ICMPV6 | UDPLITE)
+}
+
+/// Walks hop-by-hop, routing, destination and fragment headers, four at most.
+#[inline(always)]
+fn extension_headers(parsed: &mut Parsed, place: &Place, at: *mut u8) -> *const u8 {
+    let mut offset = 40u32;
+    let mut proto = parsed.ip_proto;
+    let mut steps = 0;
+    while steps < 4 && matches!(proto, 0 | 43 | 44 | 60) {
+        let mut header = MaybeUninit::<[u32; 2]>::uninit();
+        if offset + 8 > place.available || !copy(&mut header, place.l3 + u64::from(offset)) {
+            break;
+        }
+        // SAFETY: `copy` has written it.
+        let header = unsafe { header.assume_init() };
+        let first = u32::from_be(header[0]);
+        if proto == 44 {
+            // As on an IPv4 wire: offset in units of 8 bytes, MF in 0x2000.
+            parsed.frag = ((first & 0xfff8) >> 3) as u16 | ((first & 1) << 13) as u16;
+            parsed.ip_id = u32::from_be(header[1]);
+            offset += 8;
+        } else {
+            offset += (((first >> 16) & 0xff) + 1) * 8;
+        }
+        proto = (first >> 24) as u8;
+        steps += 1;
+    }
+    parsed.ip_proto = proto;
+    parsed.l4_offset = offset;
+    fetch_transport(place, at, offset)
+}
+
+#[inline(always)]
+fn transport(parsed: &mut Parsed, at: *const u8, available: u32, after: u32) {
+    let needed = if parsed.ip_proto == TCP { 20 } else { 8 };
+    if !matches!(parsed.ip_proto, TCP | UDP | UDPLITE | ICMP | ICMPV6) {
+        parsed.payload_len = after;
+        return;
+    }
+    if available < needed {
+        parsed.flags |= flags::TRUNCATED;
+        return;
+    }
+    parsed.sport = half(at, 0);
+    parsed.dport = half(at, 2);
+    parsed.l4_len = 8;
+    match parsed.ip_proto {
+        TCP => tcp(parsed, at, available),
+        ICMP | ICMPV6 => {
+            parsed.dport = parsed.sport;
+            parsed.sport = half(at, 4);
+            parsed.seq = u32::from(half(at, 6));
+        }
+        _ => wireguard(parsed, at, available),
+    }
+    parsed.payload_len = after.saturating_sub(u32::from(parsed.l4_len));
+}
+
+#[inline(always)]
+fn tcp(parsed: &mut Parsed, at: *const u8, available: u32) {
+    parsed.seq = word(at, 4);
+    parsed.ack = word(at, 8);
+    let bits = half(at, 12);
+    parsed.tcp_flags = bits & 0x1ff;
+    parsed.l4_len = (bits >> 12) * 4;
+    parsed.window = half(at, 14);
+    // Only the layout every stack sends (RFC 7323 appendix A): NOP, NOP, timestamps first.
+    if parsed.l4_len >= 32 && available >= 32 && word(at, 20) == 0x0101_080a {
+        parsed.flags |= flags::TIMESTAMPS;
+        parsed.tsval = word(at, 24);
+        parsed.tsecr = word(at, 28);
+    }
+}
+
+/// WireGuard transport data: type 4 and three zero bytes, receiver, 64-bit counter
+/// (whitepaper section 5.4.6). All in the clear; no payload byte is read.
+#[inline(always)]
+fn wireguard(parsed: &mut Parsed, at: *const u8, available: u32) {
+    if available >= 24 && word(at, 8) == 0x0400_0000 {
+        parsed.flags |= flags::WIREGUARD;
+        parsed.marker = u32::from_be(word(at, 16)).to_le();
+    }
+}
+
+/// Whether the skb is a clone.
+#[inline(always)]
+pub fn cloned(skb: Pointer) -> bool {
+    setting!(offsets.skb_cloned) != MISSING && bits!(skb, skb_cloned) != 0
+}

@@ -1,0 +1,85 @@
+//! The benchmark command: started, watched from its first instruction, ended with the recording.
+
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+use super::clock::monotonic_ns;
+use crate::trace::model::CommandStatus;
+
+/// How long a command may take to end after SIGINT before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A running benchmark.
+pub struct Benchmark {
+    child: Child,
+    started_ns: u64,
+    pid: i32,
+}
+
+impl Benchmark {
+    /// Starts `command`. Its standard output goes to our standard error if `stdout_is_ours`.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn start(command: &[String], stdout_is_ours: bool) -> io::Result<Self> {
+        let (program, arguments) =
+            command.split_first().ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut builder = Command::new(program);
+        builder.args(arguments).kill_on_drop(true);
+        if stdout_is_ours {
+            builder.stdout(stderr_copy()?);
+        }
+        let started_ns = monotonic_ns();
+        let child = builder.spawn()?;
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(0);
+        Ok(Self { child, started_ns, pid })
+    }
+
+    /// Waits for its end. Safe to drop half-way and call again.
+    ///
+    /// # Errors
+    /// If the kernel does not know the child any more.
+    pub async fn wait(&mut self) -> io::Result<CommandStatus> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.wait().await?;
+        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN);
+        let seconds = |time: nix::sys::time::TimeVal| {
+            time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
+        };
+        Ok(CommandStatus {
+            code: status.code(),
+            signal: status.signal(),
+            started_ns: self.started_ns,
+            ended_ns: monotonic_ns(),
+            cpu_s: usage.map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time())),
+        })
+    }
+
+    /// Asks it to end (SIGINT, which benchmarks answer with their summary), kills it if it does
+    /// not, and waits.
+    ///
+    /// # Errors
+    /// If the kernel does not know the child any more.
+    pub async fn stop(&mut self) -> io::Result<CommandStatus> {
+        if self.pid > 0 {
+            // It may have ended by itself, which is as good.
+            let _ = kill(Pid::from_raw(self.pid), Signal::SIGINT);
+        }
+        if let Ok(status) = tokio::time::timeout(GRACE, self.wait()).await {
+            return status;
+        }
+        self.child.start_kill()?;
+        self.wait().await
+    }
+}
+
+/// Our standard error as the standard output of a child.
+fn stderr_copy() -> io::Result<Stdio> {
+    use std::os::fd::AsFd;
+    Ok(io::stderr().as_fd().try_clone_to_owned()?.into())
+}

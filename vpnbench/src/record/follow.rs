@@ -1,0 +1,129 @@
+//! Follows a daemon that restarts or opens new sockets, and a device that comes back: looks again
+//! whenever a device appears or goes, or a watched process starts, ends or touches a socket.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use vpnbench_common::settings::PortKey;
+
+use super::clock::monotonic_ns;
+use super::drain::Signals;
+use crate::probe::discover::{self, LinkChange, LinkEvent, LinkWatch, Plan};
+use crate::probe::filter::Filter;
+use crate::trace::model::{Change, WatchedDevice};
+
+/// Longest time between a hint and the look it asks for; also bounds how often it looks.
+const PACE: Duration = Duration::from_millis(20);
+
+/// What the thread owns.
+pub struct Follow {
+    /// What is watched now.
+    pub plan: Plan,
+    /// The kernel-side filter.
+    pub filter: Filter,
+    /// Where changes go to be stored.
+    pub changes: Sender<Change>,
+    /// Shared flags.
+    pub signals: Arc<Signals>,
+    /// Plain sentences for the user.
+    pub notes: Sender<String>,
+}
+
+/// Subscribes to the devices of every watched namespace.
+#[must_use]
+pub fn watch_links(plan: &Plan) -> (Receiver<LinkEvent>, Vec<LinkWatch>) {
+    let (sender, events) = mpsc::channel();
+    // A namespace that cannot be subscribed is still looked at when its processes change.
+    let watches = plan.netns.iter().filter_map(|netns| netns.watch_links(sender.clone()).ok()).collect();
+    (events, watches)
+}
+
+impl Follow {
+    /// Runs until the recording stops; returns the filter and the last plan.
+    pub fn run(mut self, events: &Receiver<LinkEvent>) -> (Filter, Plan) {
+        let mut ports: BTreeSet<PortKey> = self.plan.ports.iter().copied().collect();
+        while !self.signals.stop.load(Ordering::Acquire) {
+            let mut look = match events.recv_timeout(PACE) {
+                Ok(event) => self.heard(&event),
+                Err(RecvTimeoutError::Timeout) => false,
+                // No namespace could be subscribed: hints still come from the drain thread.
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(PACE);
+                    false
+                }
+            };
+            while let Ok(event) = events.try_recv() {
+                look |= self.heard(&event);
+            }
+            look |= self.signals.rediscover.swap(false, Ordering::AcqRel);
+            if look {
+                self.look(&mut ports);
+            }
+        }
+        (self.filter, self.plan)
+    }
+
+    /// Says what happened to a watched device; returns whether to look again.
+    fn heard(&mut self, event: &LinkEvent) -> bool {
+        let watched = self
+            .plan
+            .devices
+            .iter()
+            .any(|device| device.netns == event.netns && device.name == event.name);
+        if watched && event.change == LinkChange::Removed {
+            self.store(vec![format!("device {} was removed", event.name)], Vec::new());
+        }
+        watched || event.change == LinkChange::Added || event.change == LinkChange::Overrun
+    }
+
+    fn look(&mut self, ports: &mut BTreeSet<PortKey>) {
+        // A look that fails leaves the old plan in force; the next hint tries again.
+        let Ok(next) = discover::rediscover(&self.plan) else { return };
+        let mut what = discover::diff(&self.plan, &next);
+        let mut devices: Vec<WatchedDevice> = Vec::new();
+        for device in &next.devices {
+            if !self.plan.devices.contains(device) {
+                match self.filter.watch_device(device) {
+                    Ok(()) => devices.push(device.clone()),
+                    Err(error) => what.push(error.to_string()),
+                }
+            }
+        }
+        for port in &next.ports {
+            if ports.insert(*port)
+                && let Err(error) = self.filter.watch_port(*port)
+            {
+                what.push(error.to_string());
+            }
+        }
+        for process in &next.processes {
+            if !self.plan.processes.contains(process)
+                && let Err(error) = self.filter.watch_process(process.0, process.1)
+            {
+                what.push(error.to_string());
+            }
+        }
+        self.plan = next;
+        self.store(what, devices);
+    }
+
+    fn store(&self, what: Vec<String>, devices: Vec<WatchedDevice>) {
+        if what.is_empty() && devices.is_empty() {
+            return;
+        }
+        for sentence in &what {
+            // The receiver ends with the recording.
+            let _ = self.notes.send(sentence.clone());
+        }
+        let change = Change {
+            time_ns: monotonic_ns(),
+            what: what.join("; "),
+            tunnels: self.plan.tunnels.clone(),
+            devices,
+        };
+        let _ = self.changes.send(change);
+    }
+}
