@@ -19,9 +19,13 @@ fn main() -> Result<(), String> {
 
 fn build() -> Result<(), Box<dyn Error>> {
     let manifest_dir = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
-    let root = manifest_dir.parent().ok_or("vpnbench is not in a workspace")?;
+    let root = manifest_dir
+        .parent()
+        .ok_or("vpnbench is not in a workspace")?;
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
-    let architecture = variable("CARGO_CFG_TARGET_ARCH")?.into_string().map_err(|_| "not UTF-8")?;
+    let architecture = variable("CARGO_CFG_TARGET_ARCH")?
+        .into_string()
+        .map_err(|_| "not UTF-8")?;
     let target = ebpf_target(variable("CARGO_CFG_TARGET_ENDIAN")? == "big");
     watch(root);
 
@@ -73,7 +77,9 @@ fn watch(root: &Path) {
 
 /// Which tools failed, and the usual reason when it is not the source.
 fn failure(compiler: &ebpf_toolchain::Compiler, linker: &ebpf_toolchain::Linker) -> String {
-    let llvm = linker.llvm.map_or_else(|| "unknown".to_owned(), |llvm| llvm.to_string());
+    let llvm = linker
+        .llvm
+        .map_or_else(|| "unknown".to_owned(), |llvm| llvm.to_string());
     format!(
         "cargo failed with {} {} (LLVM {}) and {} {} (LLVM {llvm}); its messages are above. If they \
          speak of unreadable bitcode, the two LLVM versions differ: run `cargo xtask setup`",

@@ -16,7 +16,11 @@ pub(crate) const LINKER_VERSION: &str = "0.13.0";
 
 /// The eBPF target of a machine with this byte order.
 pub(crate) fn ebpf_target(big_endian: bool) -> &'static str {
-    if big_endian { "bpfeb-unknown-none" } else { "bpfel-unknown-none" }
+    if big_endian {
+        "bpfeb-unknown-none"
+    } else {
+        "bpfel-unknown-none"
+    }
 }
 
 /// How `core` for the eBPF target comes about.
@@ -72,7 +76,9 @@ fn nightly_compiler() -> Option<Compiler> {
 /// `rustup run` rather than `rustc +nightly`: it fails instead of installing what is missing.
 fn rustup_nightly() -> Command {
     let mut command = Command::new("rustup");
-    command.env("RUSTUP_AUTO_INSTALL", "0").args(["run", "nightly", "rustc"]);
+    command
+        .env("RUSTUP_AUTO_INSTALL", "0")
+        .args(["run", "nightly", "rustc"]);
     command
 }
 
@@ -85,19 +91,32 @@ fn system_compiler(rustc: &Path, target: &str) -> Option<Compiler> {
         let name = name.to_string_lossy();
         name.starts_with("libcore-") && name.ends_with(".rlib")
     });
-    if has_core { describe(Route::System, rustc.to_owned()) } else { None }
+    if has_core {
+        describe(Route::System, rustc.to_owned())
+    } else {
+        None
+    }
 }
 
 fn describe(route: Route, rustc: PathBuf) -> Option<Compiler> {
     let version = stdout_of(Command::new(&rustc).arg("-vV"))?;
     let llvm = llvm_major(&version)?;
     let release = field(&version, "release: ")?.to_owned();
-    Some(Compiler { route, rustc, release, llvm })
+    Some(Compiler {
+        route,
+        rustc,
+        release,
+        llvm,
+    })
 }
 
 /// The LLVM major in the output of `rustc -vV`.
 pub(crate) fn llvm_major(version: &str) -> Option<u32> {
-    field(version, "LLVM version: ")?.split('.').next()?.parse().ok()
+    field(version, "LLVM version: ")?
+        .split('.')
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
@@ -111,12 +130,21 @@ pub(crate) fn find_linker() -> Option<Linker> {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
     candidates.extend(cargo_home.or(home).map(|cargo| cargo.join("bin")));
-    candidates.into_iter().map(|folder| folder.join("bpf-linker")).find_map(|path| {
-        let output = stdout_of(Command::new(&path).arg("--version"))?;
-        let version = output.trim().strip_prefix("bpf-linker ")?.to_owned();
-        let llvm = fs::read(&path).ok().and_then(|program| linked_llvm(&program));
-        Some(Linker { path, version, llvm })
-    })
+    candidates
+        .into_iter()
+        .map(|folder| folder.join("bpf-linker"))
+        .find_map(|path| {
+            let output = stdout_of(Command::new(&path).arg("--version"))?;
+            let version = output.trim().strip_prefix("bpf-linker ")?.to_owned();
+            let llvm = fs::read(&path)
+                .ok()
+                .and_then(|program| linked_llvm(&program));
+            Some(Linker {
+                path,
+                version,
+                llvm,
+            })
+        })
 }
 
 /// The LLVM major an executable was linked against. bpf-linker does not print it: a dynamically
@@ -126,13 +154,15 @@ fn linked_llvm(program: &[u8]) -> Option<u32> {
     let needles: [&[u8]; 3] = [b"libLLVM.so.", b"libLLVM-", b"LLVM"];
     needles.into_iter().find_map(|needle| {
         let starts = 0..program.len().saturating_sub(needle.len());
-        starts.filter(|&at| program[at..].starts_with(needle)).find_map(|at| {
-            let rest = &program[at + needle.len()..];
-            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let ended = matches!(rest.get(digits), Some(b'.' | 0));
-            let major = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
-            (digits == 2 && ended).then_some(major)
-        })
+        starts
+            .filter(|&at| program[at..].starts_with(needle))
+            .find_map(|at| {
+                let rest = &program[at + needle.len()..];
+                let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                let ended = matches!(rest.get(digits), Some(b'.' | 0));
+                let major = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+                (digits == 2 && ended).then_some(major)
+            })
     })
 }
 
@@ -218,11 +248,19 @@ pub(crate) fn cargo(compiler: &Compiler, linker: &Linker, build: EbpfBuild<'_>) 
     }
     match compiler.route {
         Route::Nightly => {
-            command.args(["run", "nightly", "cargo", build.subcommand, "-Zbuild-std=core"]);
+            command.args([
+                "run",
+                "nightly",
+                "cargo",
+                build.subcommand,
+                "-Zbuild-std=core",
+            ]);
         }
         Route::System => {
             // RUSTC_BOOTSTRAP: aya-ebpf uses unstable features, and this rustc is a stable one.
-            command.env("RUSTC", &compiler.rustc).env("RUSTC_BOOTSTRAP", "1");
+            command
+                .env("RUSTC", &compiler.rustc)
+                .env("RUSTC_BOOTSTRAP", "1");
             command.arg(build.subcommand);
         }
     }
@@ -231,8 +269,10 @@ pub(crate) fn cargo(compiler: &Compiler, linker: &Linker, build: EbpfBuild<'_>) 
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
     ];
-    let linker_variable =
-        format!("CARGO_TARGET_{}_LINKER", build.target.to_uppercase().replace('-', "_"));
+    let linker_variable = format!(
+        "CARGO_TARGET_{}_LINKER",
+        build.target.to_uppercase().replace('-', "_")
+    );
     command
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env(linker_variable, &linker.path)
@@ -244,7 +284,10 @@ pub(crate) fn cargo(compiler: &Compiler, linker: &Linker, build: EbpfBuild<'_>) 
 
 fn stdout_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
@@ -274,12 +317,18 @@ mod tests {
             release: "1.96.0".to_owned(),
             llvm: 22,
         };
-        let mut linker =
-            Linker { path: PathBuf::from("bpf-linker"), version: String::new(), llvm: Some(22) };
+        let mut linker = Linker {
+            path: PathBuf::from("bpf-linker"),
+            version: String::new(),
+            llvm: Some(22),
+        };
         assert_eq!(mismatch(&compiler, &linker), None);
         linker.llvm = Some(21);
         let reason = mismatch(&compiler, &linker).unwrap_or_default();
-        assert!(reason.contains("LLVM 21") && reason.contains("LLVM 22"), "{reason}");
+        assert!(
+            reason.contains("LLVM 21") && reason.contains("LLVM 22"),
+            "{reason}"
+        );
         linker.llvm = None;
         assert_eq!(mismatch(&compiler, &linker), None);
     }
