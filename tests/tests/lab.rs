@@ -27,36 +27,81 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One after the other: each case compares the machine before and after.
     arguments.test_threads = Some(1);
-    let cases: [(&str, fn() -> Outcome); 9] = [
-        (
-            "a_tunnel_carries_a_benchmark_and_vanishes",
-            carries_a_benchmark,
-        ),
-        ("the_bare_wire_answers_and_vanishes", bare_wire),
-        ("a_daemon_that_ends_is_quoted", daemon_that_ends),
-        ("a_daemon_that_never_comes_up_times_out", daemon_that_hangs),
-        ("a_missing_daemon_is_a_skip", missing_daemon),
-        ("a_panic_unwinds", panic_unwinds),
-        ("sigint_ends_a_run", sigint_ends_a_run),
-        ("sigint_ends_a_start", sigint_ends_a_start),
-        (
-            "down_removes_what_kill_9_left_and_nothing_else",
-            kill_then_down,
-        ),
-    ];
-    let root = nix::unistd::geteuid().is_root();
-    let trials = cases
-        .into_iter()
-        .map(|(name, case)| {
-            let trial = Trial::test(name, move || leaving_no_trace(case)).with_ignored_flag(!root);
-            if root {
-                trial
-            } else {
-                trial.with_kind("skipped: needs root")
-            }
-        })
-        .collect();
+    let trials = CASES.iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+struct Case {
+    name: &'static str,
+    needs: &'static [&'static str],
+    run: fn() -> Outcome,
+}
+
+const WIREGUARD: &[&str] = &["wireguard-go", "wg", "iperf3"];
+
+const CASES: &[Case] = &[
+    Case {
+        name: "a_tunnel_carries_a_benchmark_and_vanishes",
+        needs: WIREGUARD,
+        run: carries_a_benchmark,
+    },
+    Case {
+        name: "the_bare_wire_answers_and_vanishes",
+        needs: &["ping"],
+        run: bare_wire,
+    },
+    Case {
+        name: "a_daemon_that_ends_is_quoted",
+        needs: &[],
+        run: daemon_that_ends,
+    },
+    Case {
+        name: "a_daemon_that_never_comes_up_times_out",
+        needs: &[],
+        run: daemon_that_hangs,
+    },
+    Case {
+        name: "a_missing_daemon_is_a_skip",
+        needs: &[],
+        run: missing_daemon,
+    },
+    Case {
+        name: "a_panic_unwinds",
+        needs: WIREGUARD,
+        run: panic_unwinds,
+    },
+    Case {
+        name: "sigint_ends_a_run",
+        needs: WIREGUARD,
+        run: sigint_ends_a_run,
+    },
+    Case {
+        name: "sigint_ends_a_start",
+        needs: &[],
+        run: sigint_ends_a_start,
+    },
+    Case {
+        name: "down_removes_what_kill_9_left_and_nothing_else",
+        needs: WIREGUARD,
+        run: kill_then_down,
+    },
+];
+
+fn trial(case: &'static Case) -> Trial {
+    let missing = case
+        .needs
+        .iter()
+        .find(|program| !lab::benchmark::is_installed(program));
+    let skip = match missing {
+        _ if !nix::unistd::geteuid().is_root() => Some("skipped: needs root".to_owned()),
+        Some(program) => Some(format!("skipped: {program} not found")),
+        None => None,
+    };
+    let trial = Trial::test(case.name, || leaving_no_trace(case.run));
+    match skip {
+        Some(reason) => trial.with_ignored_flag(true).with_kind(reason),
+        None => trial,
+    }
 }
 
 fn options(vpn: Vpn, bench: Bench) -> LabOptions {
@@ -320,7 +365,9 @@ impl Traces {
             .flat_map(names)
             .filter(|name| name.contains(&self.id));
         let processes = self.pids.iter().filter(|pid| is_running(**pid));
-        files.chain(processes.map(|pid| format!("process {pid}"))).collect()
+        files
+            .chain(processes.map(|pid| format!("process {pid}")))
+            .collect()
     }
 
     fn check_gone(&self) -> Outcome {

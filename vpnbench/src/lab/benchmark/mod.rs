@@ -74,7 +74,8 @@ pub(crate) fn prepare(bench: Bench, setup: Setup<'_>) -> Result<Ready> {
 }
 
 /// Whether PATH has this program.
-pub(crate) fn is_installed(program: &str) -> bool {
+#[must_use]
+pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
