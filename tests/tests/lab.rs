@@ -37,7 +37,8 @@ struct Case {
     run: fn() -> Outcome,
 }
 
-const WIREGUARD: &[&str] = &["wireguard-go", "wg", "iperf3"];
+const TUN: &str = "/dev/net/tun";
+const WIREGUARD: &[&str] = &[TUN, "wireguard-go", "wg", "iperf3"];
 
 const CASES: &[Case] = &[
     Case {
@@ -52,17 +53,17 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "a_daemon_that_ends_is_quoted",
-        needs: &[],
+        needs: &[TUN],
         run: daemon_that_ends,
     },
     Case {
         name: "a_daemon_that_never_comes_up_times_out",
-        needs: &[],
+        needs: &[TUN],
         run: daemon_that_hangs,
     },
     Case {
         name: "a_missing_daemon_is_a_skip",
-        needs: &[],
+        needs: &[TUN],
         run: missing_daemon,
     },
     Case {
@@ -77,7 +78,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "sigint_ends_a_start",
-        needs: &[],
+        needs: &[TUN],
         run: sigint_ends_a_start,
     },
     Case {
@@ -88,13 +89,14 @@ const CASES: &[Case] = &[
 ];
 
 fn trial(case: &'static Case) -> Trial {
-    let missing = case
-        .needs
-        .iter()
-        .find(|program| !lab::benchmark::is_installed(program));
+    let has = |need: &str| match need.starts_with('/') {
+        true => Path::new(need).exists(),
+        false => lab::benchmark::is_installed(need),
+    };
+    let missing = case.needs.iter().find(|need| !has(need));
     let skip = match missing {
         _ if !nix::unistd::geteuid().is_root() => Some("skipped: needs root".to_owned()),
-        Some(program) => Some(format!("skipped: {program} not found")),
+        Some(need) => Some(format!("skipped: {need} not found")),
         None => None,
     };
     let trial = Trial::test(case.name, || leaving_no_trace(case.run));

@@ -95,8 +95,10 @@ pub fn start(options: &LabOptions) -> Result<Run> {
         return Err(LabError::NotPermitted);
     }
     signals::install()?;
-    for id in down()? {
-        log::info!("removed what run {id} had left");
+    match down() {
+        Ok(ids) => ids.iter().for_each(|id| log::info!("removed what run {id} had left")),
+        // Names are unique, so what cannot be removed does not stand in the way.
+        Err(error) => log::warn!("removing what an earlier run has left: {error}"),
     }
     let id = new_id();
     let mut undo = Undo::new(&id)?;

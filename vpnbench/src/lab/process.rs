@@ -145,11 +145,15 @@ pub(crate) fn start(program: &Program<'_>, objects: &File) -> Result<(Process, C
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     // SAFETY: `register_self` only makes system calls on buffers of its own stack.
     unsafe { command.pre_exec(move || register_self(objects.as_raw_fd())) };
-    let child = command.spawn().map_err(|error| match error.kind() {
+    let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => LabError::Skipped(format!("{} not found", program.name)),
         _ => failed()(error),
     })?;
-    let pidfd = pidfd_open(child.id()).map_err(failed())?;
+    let pidfd = pidfd_open(child.id()).map_err(|error| {
+        // Nobody else would: it is not in the undo stack yet.
+        let _ended = child.kill().and_then(|()| child.wait());
+        failed()(error)
+    })?;
     let process = Process {
         pid: child.id(),
         name: program.name.to_owned(),

@@ -84,7 +84,8 @@ impl Registry {
     }
 }
 
-/// Removes what runs have left whose owner is gone, and returns their ids. Live runs are not touched.
+/// Removes what runs have left whose owner is gone, and returns their ids. Live runs are not
+/// touched. Tries all of them before it reports the first failure.
 pub fn down() -> Result<Vec<String>> {
     let folder = Path::new(FOLDER);
     let entries = match fs::read_dir(folder) {
@@ -92,17 +93,20 @@ pub fn down() -> Result<Vec<String>> {
         other => other.map_err(LabError::file("reading", folder))?,
     };
     let mut removed = Vec::new();
+    let mut outcome = Ok(());
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some((id, pid, start)) = name.to_str().and_then(parse_name) else {
             continue;
         };
         if Process::find(pid, start).is_none_or(|owner| owner.has_ended()) {
-            remove_stale(&entry.path())?;
-            removed.push(id.to_owned());
+            match remove_stale(&entry.path()) {
+                Ok(()) => removed.push(id.to_owned()),
+                failure => outcome = outcome.and(failure),
+            }
         }
     }
-    Ok(removed)
+    outcome.map(|()| removed)
 }
 
 fn parse_name(name: &str) -> Option<(&str, u32, u64)> {

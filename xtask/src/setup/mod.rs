@@ -12,8 +12,10 @@ use crate::ebpf_toolchain::{self, Compiler, LINKER_VERSION, Linker, Route};
 use crate::run;
 use packages::Packages;
 
-/// Debian's packages with a compiler and `core` for the BPF targets, and its lints.
-const SYSTEM_COMPILER: [&str; 3] = ["rustc-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
+/// Debian's packages with a compiler and `core` for the BPF targets.
+const SYSTEM_COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
+/// The lints that belong to that compiler.
+const LINTS: &str = "rust-web-clippy";
 const NIGHTLY: [&str; 7] = [
     "toolchain",
     "install",
@@ -56,6 +58,7 @@ impl Setup {
     fn all(mut self) -> Result<()> {
         self.ebpf()?;
         self.rust_components();
+        self.ebpf_lints();
         self.tools();
         self.verdict()
     }
@@ -201,6 +204,18 @@ impl Setup {
                 absent(component);
                 self.missing.push(format!("rustup {}", add.join(" ")));
             }
+        }
+    }
+
+    /// Lints for the eBPF programs; without them `cargo xtask test` says that it skips those.
+    fn ebpf_lints(&mut self) {
+        let target = ebpf_toolchain::ebpf_target(cfg!(target_endian = "big"));
+        let Some(compiler) = ebpf_toolchain::find_compiler(target) else {
+            return;
+        };
+        let driver = compiler.rustc.with_file_name("clippy-driver");
+        if compiler.route == Route::System && !self.check && !driver.exists() {
+            self.packages.install(&[LINTS]);
         }
     }
 

@@ -37,11 +37,7 @@ impl Packages {
         }
         self.update();
         println!("install {}", packages.join(" "));
-        apt()
-            .args(INSTALL)
-            .args(packages)
-            .status()
-            .is_ok_and(|status| status.success())
+        quietly(apt().args(INSTALL).args(packages))
     }
 
     /// Refreshes the package lists, once. A mirror that cannot be reached is apt's to report: the
@@ -50,12 +46,8 @@ impl Packages {
         if !self.updated {
             self.updated = true;
             println!("install (apt-get update)");
-            let done = apt()
-                .arg("update")
-                .status()
-                .is_ok_and(|status| status.success());
-            if !done {
-                println!("apt-get update failed; going on with the lists that are there");
+            if !quietly(apt().arg("update")) {
+                println!("going on with the package lists that are there");
             }
         }
     }
@@ -65,4 +57,20 @@ fn apt() -> Command {
     let mut command = Command::new("apt-get");
     command.arg("-qq").env("DEBIAN_FRONTEND", "noninteractive");
     command
+}
+
+/// Runs apt; its output matters only when it fails.
+fn quietly(command: &mut Command) -> bool {
+    match command.output() {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            println!("{} failed:\n{}", run::line_of(command), text.trim_end());
+            false
+        }
+        Err(error) => {
+            println!("{}: {error}", run::line_of(command));
+            false
+        }
+    }
 }
