@@ -52,6 +52,11 @@ const CASES: &[Case] = &[
         run: bare_wire,
     },
     Case {
+        name: "a_client_does_not_outlive_its_run",
+        needs: &["ping"],
+        run: client_is_ended,
+    },
+    Case {
         name: "a_daemon_that_ends_is_quoted",
         needs: &[TUN],
         run: daemon_that_ends,
@@ -148,6 +153,20 @@ fn bare_wire() -> Outcome {
     )?;
     drop(run);
     traces.check_gone()
+}
+
+fn client_is_ended() -> Outcome {
+    let duration = Duration::from_secs(600);
+    let run = lab::start(&LabOptions {
+        duration,
+        ..options(Vpn::None, Bench::Ping)
+    })?;
+    let mut client = run.client()?.stdout(Stdio::null()).spawn()?;
+    check(client.try_wait()?.is_none(), "the client ended at once")?;
+    run.finish()?;
+    let ended = client.try_wait()?;
+    let _reaped = client.kill().and_then(|()| client.wait());
+    check(ended.is_some(), "the client outlived its run")
 }
 
 fn daemon_that_ends() -> Outcome {

@@ -66,13 +66,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// The client's command, ready to be started in host a.
+    /// The client's command, ready to be started in host a. Should the run end first, however it
+    /// ends, the client is ended too.
     pub fn client(&self) -> io::Result<Command> {
         let (program, arguments) = self
             .client_command
             .split_first()
             .ok_or(io::ErrorKind::InvalidInput)?;
-        let mut command = netns::command(&self.client_netns, program)?;
+        let mut command = self.undo.command(&self.client_netns, program)?;
         command.args(arguments);
         Ok(command)
     }
@@ -96,7 +97,9 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     }
     signals::install()?;
     match down() {
-        Ok(ids) => ids.iter().for_each(|id| log::info!("removed what run {id} had left")),
+        Ok(ids) => ids
+            .iter()
+            .for_each(|id| log::info!("removed what run {id} had left")),
         // Names are unique, so what cannot be removed does not stand in the way.
         Err(error) => log::warn!("removing what an earlier run has left: {error}"),
     }

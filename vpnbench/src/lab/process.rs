@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -139,12 +139,10 @@ pub(crate) fn start(program: &Program<'_>, objects: &File) -> Result<(Process, C
     let failed = || LabError::failed::<io::Error>("starting", program.name);
     let output = File::create(&program.log).map_err(LabError::file("creating", &program.log))?;
     let errors = output.try_clone().map_err(failed())?;
-    let objects = objects.try_clone().map_err(failed())?;
     let mut command = netns::command(program.netns, program.name).map_err(failed())?;
     command.args(program.arguments).process_group(0);
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
-    // SAFETY: `register_self` only makes system calls on buffers of its own stack.
-    unsafe { command.pre_exec(move || register_self(objects.as_raw_fd())) };
+    register(&mut command, objects).map_err(failed())?;
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => LabError::Skipped(format!("{} not found", program.name)),
         _ => failed()(error),
@@ -161,6 +159,14 @@ pub(crate) fn start(program: &Program<'_>, objects: &File) -> Result<(Process, C
         pidfd: Arc::new(pidfd),
     };
     Ok((process, child))
+}
+
+/// Makes a command's process enter itself in a run's registry before it executes anything.
+pub(crate) fn register(command: &mut Command, objects: &File) -> io::Result<()> {
+    let objects = objects.try_clone()?;
+    // SAFETY: `register_self` only makes system calls on buffers of its own stack.
+    unsafe { command.pre_exec(move || register_self(objects.as_raw_fd())) };
+    Ok(())
 }
 
 /// Appends `process` and the caller's /proc/self/stat line, which holds its number and start time.

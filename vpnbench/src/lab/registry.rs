@@ -78,6 +78,19 @@ impl Registry {
         written.map_err(LabError::file("writing", &self.directory.join(OBJECTS)))
     }
 
+    /// The processes that entered themselves and are still there, the last first.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let list = fs::read_to_string(self.directory.join(OBJECTS)).unwrap_or_default();
+        let processes = list
+            .lines()
+            .rev()
+            .filter_map(|line| match parse_object(line)? {
+                Object::Process { pid, start } => Process::find(pid, start),
+                Object::Namespace(_) | Object::File(_) => None,
+            });
+        processes.collect()
+    }
+
     /// Forgets the run, whose objects are gone.
     pub(crate) fn remove(&self) -> Result<()> {
         fs::remove_dir_all(&self.directory).map_err(LabError::file("removing", &self.directory))

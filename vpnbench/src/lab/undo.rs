@@ -2,8 +2,9 @@
 //! success, on failure, in a panic and after a signal (see `signals`). What even that cannot
 //! reach, `kill -9`, is left to the registry.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 
 use super::error::Result;
 use super::netns;
@@ -64,10 +65,21 @@ impl Undo {
         Ok(process)
     }
 
+    /// A command whose process belongs to the run: the caller starts it and waits for it, and when
+    /// the run ends earlier, so does the process.
+    pub(crate) fn command(&self, netns: &Path, program: &str) -> io::Result<Command> {
+        let mut command = netns::command(netns, program)?;
+        process::register(&mut command, self.registry.objects())?;
+        Ok(command)
+    }
+
     /// Removes everything, last created first, and reports the first failure after having tried all.
     pub(crate) fn unwind(&mut self) -> Result<()> {
         self.unwound = true;
         let mut outcome = Ok(());
+        for process in self.registry.processes() {
+            outcome = outcome.and(process.terminate());
+        }
         while let Some(step) = self.steps.pop() {
             outcome = outcome.and(step.undo());
         }
