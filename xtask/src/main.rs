@@ -1,1 +1,64 @@
-fn main() {}
+//! vpnbench's own build, set-up and test commands: `cargo xtask COMMAND`.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool"
+)]
+
+mod build;
+mod demo;
+mod ebpf_toolchain;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building, testing and the demo need; safe to repeat
+    Setup {
+        /// Only report; fail when something is missing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Set up and build
+    Build {
+        /// Optimised
+        #[arg(long)]
+        release: bool,
+    },
+    /// Set up, build and diagnose a real tunnel between two namespaces of this machine
+    Demo,
+    /// Set up, check format, lints and structure, and run every test
+    Test,
+    /// Check the structure: imports between stages, purity, sizes, unsafe code
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Task::Setup { check } => setup::run(check),
+        Task::Build { release } => build::run(release),
+        Task::Demo => demo::run(),
+        Task::Test => test::run(),
+        Task::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

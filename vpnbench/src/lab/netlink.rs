@@ -1,0 +1,122 @@
+//! Links and addresses through netlink, inside a namespace.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::link::LinkAttribute;
+use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+
+use super::error::{LabError, Result};
+use super::netns;
+
+type Outcome<T> = std::result::Result<T, rtnetlink::Error>;
+
+/// Bytes a device has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// Into the network stack.
+    pub(crate) received: u64,
+    /// Out of the network stack.
+    pub(crate) sent: u64,
+}
+
+/// Creates a veth pair in `netns` and moves the far end to another namespace.
+pub(crate) fn add_veth(netns: &Path, near: &str, far: &str, far_netns: &Path) -> Result<()> {
+    let file = std::fs::File::open(far_netns).map_err(LabError::file("opening", far_netns))?;
+    let far_fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    request(netns, "creating veth pair", near, async move |handle| {
+        handle
+            .link()
+            .add(LinkVeth::new(near, far).build())
+            .execute()
+            .await?;
+        let moved = LinkUnspec::new_with_name(far).setns_by_fd(far_fd).build();
+        handle.link().set(moved).execute().await
+    })
+}
+
+/// Gives a device its addresses and brings it up.
+pub(crate) fn bring_up(
+    netns: &Path,
+    device: &str,
+    mtu: Option<u32>,
+    addresses: &[(IpAddr, u8)],
+) -> Result<()> {
+    request(netns, "configuring", device, async move |handle| {
+        let index = link(&handle, device).await?.0;
+        for (address, prefix) in addresses {
+            handle
+                .address()
+                .add(index, *address, *prefix)
+                .execute()
+                .await?;
+        }
+        let mut change = LinkUnspec::new_with_index(index).up();
+        if let Some(mtu) = mtu {
+            change = change.mtu(mtu);
+        }
+        handle.link().set(change.build()).execute().await
+    })
+}
+
+/// A device's byte counters.
+pub(crate) fn counters(netns: &Path, device: &str) -> Result<Counters> {
+    request(netns, "reading counters of", device, async move |handle| {
+        Ok(link(&handle, device).await?.1)
+    })
+}
+
+/// Whether a device exists.
+pub(crate) fn exists(netns: &Path, device: &str) -> Result<bool> {
+    request(netns, "looking for", device, async move |handle| {
+        Ok(link(&handle, device).await.is_ok())
+    })
+}
+
+async fn link(handle: &Handle, device: &str) -> Outcome<(u32, Counters)> {
+    let mut links = handle.link().get().match_name(device).execute();
+    let message = links
+        .try_next()
+        .await?
+        .ok_or(rtnetlink::Error::RequestFailed)?;
+    let counters = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(Counters {
+                received: stats.rx_bytes,
+                sent: stats.tx_bytes,
+            }),
+            _ => None,
+        });
+    Ok((
+        message.header.index,
+        counters.unwrap_or(Counters {
+            received: 0,
+            sent: 0,
+        }),
+    ))
+}
+
+fn request<T: Send>(
+    netns: &Path,
+    operation: &'static str,
+    device: &str,
+    work: impl AsyncFnOnce(Handle) -> Outcome<T> + Send,
+) -> Result<T> {
+    netns::run_in(netns, || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(LabError::failed("starting", "the netlink client"))?;
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection()
+                .map_err(LabError::failed("opening", "a netlink socket"))?;
+            tokio::spawn(connection);
+            work(handle)
+                .await
+                .map_err(LabError::failed(operation, device))
+        })
+    })
+}

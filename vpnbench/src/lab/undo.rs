@@ -1,0 +1,116 @@
+//! The undo stack: each thing is entered when it is created and removed in reverse order, on
+//! success, on failure, in a panic and after a signal (see `signals`). What even that cannot
+//! reach, `kill -9`, is left to the registry.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use super::error::Result;
+use super::netns;
+use super::process::{self, Process, Program};
+use super::registry::{self, Registry};
+use super::signals;
+
+/// What a run has created so far. Dropping it removes everything.
+#[derive(Debug)]
+pub(crate) struct Undo {
+    registry: Registry,
+    steps: Vec<Step>,
+    unwound: bool,
+}
+
+#[derive(Debug)]
+enum Step {
+    Namespace(String),
+    File(PathBuf),
+    Process(Process, Child),
+}
+
+impl Undo {
+    /// An empty stack for the run `id`, entered in the registry.
+    pub(crate) fn new(id: &str) -> Result<Undo> {
+        Ok(Undo {
+            registry: Registry::create(id)?,
+            steps: Vec::new(),
+            unwound: false,
+        })
+    }
+
+    /// The run's directory for keys, configuration and logs.
+    pub(crate) fn directory(&self) -> &Path {
+        self.registry.directory()
+    }
+
+    /// Creates a namespace.
+    pub(crate) fn create_namespace(&mut self, name: &str) -> Result<()> {
+        signals::check()?;
+        self.registry.add_namespace(name)?;
+        self.steps.push(Step::Namespace(name.to_owned()));
+        netns::create(name)
+    }
+
+    /// Announces a file that a program will create outside the run's directory.
+    pub(crate) fn expect_file(&mut self, path: &Path) -> Result<()> {
+        self.registry.add_file(path)?;
+        self.steps.push(Step::File(path.to_owned()));
+        Ok(())
+    }
+
+    /// Starts a program.
+    pub(crate) fn start(&mut self, program: &Program<'_>) -> Result<Process> {
+        signals::check()?;
+        let (process, child) = process::start(program, self.registry.objects())?;
+        self.steps.push(Step::Process(process.clone(), child));
+        Ok(process)
+    }
+
+    /// A command whose process belongs to the run: the caller starts it and waits for it, and when
+    /// the run ends earlier, so does the process.
+    pub(crate) fn command(&self, netns: &Path, program: &str) -> io::Result<Command> {
+        let mut command = netns::command(netns, program)?;
+        process::register(&mut command, self.registry.objects())?;
+        Ok(command)
+    }
+
+    /// Removes everything, last created first, and reports the first failure after having tried all.
+    pub(crate) fn unwind(&mut self) -> Result<()> {
+        self.unwound = true;
+        let mut outcome = Ok(());
+        for process in self.registry.processes() {
+            outcome = outcome.and(process.terminate());
+        }
+        while let Some(step) = self.steps.pop() {
+            outcome = outcome.and(step.undo());
+        }
+        // With something left behind the entry stays, for `lab down`.
+        outcome.and_then(|()| self.registry.remove())
+    }
+}
+
+impl Step {
+    fn undo(self) -> Result<()> {
+        match self {
+            Step::Namespace(name) => netns::delete(&name),
+            Step::File(path) => registry::remove_file(&path),
+            Step::Process(process, mut child) => {
+                process.terminate()?;
+                let reaped = child.wait();
+                reaped
+                    .map(drop)
+                    .map_err(super::LabError::failed("reaping", process.name()))
+            }
+        }
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if self.unwound {
+            return;
+        }
+        if let Err(error) = self.unwind() {
+            log::warn!("{error}; `vpnbench lab down` tries again");
+        }
+    }
+}

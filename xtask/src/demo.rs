@@ -1,0 +1,46 @@
+//! `cargo xtask demo`: from a fresh machine to a real diagnosis.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{run, setup};
+
+/// What the demo runs: a real tunnel between two namespaces, captured and explained.
+const DEMO: [&str; 8] = [
+    "lab",
+    "run",
+    "--vpn",
+    "wireguard-go",
+    "--bench",
+    "tcp",
+    "--duration",
+    "5s",
+];
+
+/// Sets up, builds and runs.
+pub(crate) fn run() -> Result<()> {
+    setup::run(false)?;
+    run::visibly(&mut run::cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "vpnbench",
+    ])?)?;
+    let vpnbench = run::target_dir()?.join("release/vpnbench");
+    let mut command = if run::is_root() {
+        Command::new(&vpnbench)
+    } else if run::is_installed("sudo") {
+        let mut sudo = Command::new("sudo");
+        sudo.arg(&vpnbench);
+        sudo
+    } else {
+        bail!(
+            "the demo creates network namespaces and loads eBPF programs: run it as root, as there \
+             is no sudo: {} {}",
+            vpnbench.display(),
+            DEMO.join(" ")
+        );
+    };
+    run::visibly(command.args(DEMO))
+}
