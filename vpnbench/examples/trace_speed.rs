@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
 use vpnbench::trace::model::{End, Start};
-use vpnbench::trace::Writer;
+use vpnbench::trace::{Event, Reader, Writer};
 use vpnbench_common::catalog::{Kind, ProbeId, Tap};
 use vpnbench_common::event::Packet;
 
@@ -41,10 +41,20 @@ impl Traffic {
     fn new() -> Self {
         let mut random = Random(0x1234_5678_9abc_def1);
         let base = 0xffff_8881_0000_0000;
-        let free = (0..500).map(|_| base + random.below(1 << 22) * 256).collect();
+        let free = (0..500)
+            .map(|_| base + random.below(1 << 22) * 256)
+            .collect();
         let queue = VecDeque::new;
         let time_ns = 3_600_000_000_000;
-        Traffic { random, free, time_ns, seq: [1, 77_777_777], ip_id: [5, 9000, 44], tun: queue(), outer: queue() }
+        Traffic {
+            random,
+            free,
+            time_ns,
+            seq: [1, 77_777_777],
+            ip_id: [5, 9000, 44],
+            tun: queue(),
+            outer: queue(),
+        }
     }
 
     fn take_skb(&mut self) -> u64 {
@@ -78,7 +88,12 @@ impl Traffic {
         if segments > 1 {
             (packet.gso_segs, packet.gso_size, packet.gso_type) = (segments as u16, 1368, 1);
         }
-        (packet.ip_proto, packet.l4_len, packet.tcp_flags, packet.window) = (6, 32, 0x10, 502);
+        (
+            packet.ip_proto,
+            packet.l4_len,
+            packet.tcp_flags,
+            packet.window,
+        ) = (6, 32, 0x10, 502);
         (packet.sport, packet.dport) = (40_000 + flow as u16, 5201);
         packet.seq = self.seq[flow];
         self.seq[flow] = self.seq[flow].wrapping_add(packet.payload_len);
@@ -120,7 +135,9 @@ impl Traffic {
         self.emit(packet, out);
         self.tun.push_back(packet);
         while self.tun.len() > 8 + self.random.below(8) as usize {
-            let Some(mut packet) = self.tun.pop_front() else { break };
+            let Some(mut packet) = self.tun.pop_front() else {
+                break;
+            };
             (packet.tap, packet.header.probe) = (Tap::TunTx as u8, ProbeId::NetDevStartXmit as u8);
             self.emit(packet, out);
             self.free.push(packet.skb);
@@ -129,8 +146,11 @@ impl Traffic {
             self.outer.push_back(outer);
         }
         while self.outer.len() > 4 + self.random.below(8) as usize {
-            let Some(mut packet) = self.outer.pop_front() else { break };
-            (packet.tap, packet.header.probe) = (Tap::OuterTx as u8, ProbeId::NetDevStartXmit as u8);
+            let Some(mut packet) = self.outer.pop_front() else {
+                break;
+            };
+            (packet.tap, packet.header.probe) =
+                (Tap::OuterTx as u8, ProbeId::NetDevStartXmit as u8);
             self.emit(packet, out);
             self.free.push(packet.skb);
         }
@@ -155,7 +175,13 @@ impl Traffic {
     }
 
     fn emit(&mut self, mut packet: Packet, out: &mut Vec<Packet>) {
-        self.time_ns += 150 + self.random.below(900) + if self.random.below(50) == 0 { 20_000 } else { 0 };
+        self.time_ns += 150
+            + self.random.below(900)
+            + if self.random.below(50) == 0 {
+                20_000
+            } else {
+                0
+            };
         packet.header.time_ns = self.time_ns;
         out.push(packet);
     }
@@ -172,13 +198,24 @@ fn measure(name: &str, events: usize, mut work: impl FnMut() -> usize) {
     let bytes = work();
     let cpu = (cpu_time() - cpu).as_nanos() as f64 / events as f64;
     let wall = wall.elapsed().as_nanos() as f64 / events as f64;
-    println!("{name:34} {cpu:7.1} ns CPU/event {wall:7.1} ns/event {:6.2} bytes/event", bytes as f64 / events as f64);
+    println!(
+        "{name:34} {cpu:7.1} ns CPU/event {wall:7.1} ns/event {:6.2} bytes/event",
+        bytes as f64 / events as f64
+    );
 }
 
 /// The simplest encoding: zstd over the records as they are.
 fn plain(packets: &[Packet]) -> usize {
     let mut compressor = zstd::bulk::Compressor::new(1).expect("zstd");
-    packets.chunks(1927).map(|block| compressor.compress(bytemuck::cast_slice(block)).expect("zstd").len()).sum()
+    packets
+        .chunks(1927)
+        .map(|block| {
+            compressor
+                .compress(bytemuck::cast_slice(block))
+                .expect("zstd")
+                .len()
+        })
+        .sum()
 }
 
 /// Differences to the record before, as byte planes.
@@ -194,8 +231,16 @@ fn planes(packets: &[Packet]) -> usize {
         for (index, packet) in block.iter().enumerate() {
             let words: &[u64; 17] = bytemuck::cast_ref(packet);
             for (word, (new, old)) in words.iter().zip(&before).enumerate() {
-                let (low, high) = ((*new as u32).wrapping_sub(*old as u32), ((*new >> 32) as u32).wrapping_sub((*old >> 32) as u32));
-                for (byte, value) in low.to_le_bytes().into_iter().chain(high.to_le_bytes()).enumerate() {
+                let (low, high) = (
+                    (*new as u32).wrapping_sub(*old as u32),
+                    ((*new >> 32) as u32).wrapping_sub((*old >> 32) as u32),
+                );
+                for (byte, value) in low
+                    .to_le_bytes()
+                    .into_iter()
+                    .chain(high.to_le_bytes())
+                    .enumerate()
+                {
                     planes[(word * 8 + byte) * count + index] = value;
                 }
             }
@@ -207,19 +252,27 @@ fn planes(packets: &[Packet]) -> usize {
 }
 
 fn write(packets: &[Packet], rings: u16) -> Vec<u8> {
-    let mut writer = Writer::create(Vec::with_capacity(packets.len() * 20), &Start::default()).expect("creates");
+    let mut writer =
+        Writer::create(Vec::with_capacity(packets.len() * 20), &Start::default()).expect("creates");
     for epoch in packets.chunks(20_000) {
         for (index, packet) in epoch.iter().enumerate() {
             let ring = index / 5_000 % usize::from(rings);
-            writer.push(ring as u16, bytemuck::bytes_of(packet)).expect("pushes");
+            writer
+                .push(ring as u16, bytemuck::bytes_of(packet))
+                .expect("pushes");
         }
-        writer.end_epoch(epoch[epoch.len() - 1].header.time_ns, &[]).expect("ends");
+        writer
+            .end_epoch(epoch[epoch.len() - 1].header.time_ns, &[])
+            .expect("ends");
     }
     writer.finish(&End::default()).expect("finishes").0
 }
 
 fn main() {
-    let events: usize = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let events: usize = std::env::args()
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1_000_000);
     let mut packets = Vec::with_capacity(events + 64);
     let mut traffic = Traffic::new();
     while packets.len() < events {
@@ -227,7 +280,9 @@ fn main() {
     }
     packets.truncate(events);
     measure("zstd 1 over records", events, || plain(&packets));
-    measure("byte planes of differences, zstd 1", events, || planes(&packets));
+    measure("byte planes of differences, zstd 1", events, || {
+        planes(&packets)
+    });
     let mut file = Vec::new();
     for rings in [1, 2, 4] {
         measure(&format!("trace file, {rings} rings"), events, || {
@@ -235,5 +290,14 @@ fn main() {
             file.len()
         });
     }
-    println!("{} bytes", file.len());
+    let mut seen = 0;
+    measure("read in order of time", events, || {
+        let reader = Reader::new(file.as_slice()).expect("opens");
+        let summary = reader
+            .for_each(|event| seen += usize::from(matches!(event, Event::Packet(_))))
+            .expect("reads");
+        assert!(summary.problems.is_empty(), "{:?}", summary.problems);
+        file.len()
+    });
+    assert_eq!(seen, events);
 }

@@ -41,13 +41,17 @@ pub enum TraceError {
         source: io::Error,
     },
     /// The file is something else.
-    #[error("{path} is not a vpnbench trace (it does not begin with the trace signature); captures are read with `vpnbench analyze`")]
+    #[error(
+        "{path} is not a vpnbench trace (it does not begin with the trace signature); captures are read with `vpnbench analyze`"
+    )]
     NotATrace {
         /// The file.
         path: String,
     },
     /// The file was written by a newer vpnbench in a format that this one does not know.
-    #[error("{path} has trace format {found}; this vpnbench reads formats up to {supported}: upgrade vpnbench")]
+    #[error(
+        "{path} has trace format {found}; this vpnbench reads formats up to {supported}: upgrade vpnbench"
+    )]
     NewerVersion {
         /// The file.
         path: String,
@@ -68,7 +72,9 @@ pub enum TraceError {
         bytes: u64,
     },
     /// The start frame cannot be read.
-    #[error("{path}: the start frame at byte {offset} is damaged ({reason}): without it the records have no meaning; use a copy of the file")]
+    #[error(
+        "{path}: the start frame at byte {offset} is damaged ({reason}): without it the records have no meaning; use a copy of the file"
+    )]
     DamagedStart {
         /// The file.
         path: String,
@@ -78,7 +84,9 @@ pub enum TraceError {
         reason: String,
     },
     /// A record whose size is not that of its kind.
-    #[error("record of kind {kind} has {size} bytes, expected {expected}: eBPF object and vpnbench differ; rebuild both")]
+    #[error(
+        "record of kind {kind} has {size} bytes, expected {expected}: eBPF object and vpnbench differ; rebuild both"
+    )]
     BadRecord {
         /// Kind number in the record.
         kind: u8,
@@ -103,7 +111,11 @@ impl TraceError {
     /// Whether the disk (or the quota) is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+        let full = [
+            io::ErrorKind::StorageFull,
+            io::ErrorKind::QuotaExceeded,
+            io::ErrorKind::FileTooLarge,
+        ];
         matches!(self, TraceError::Write { source, .. } if full.contains(&source.kind()))
     }
 

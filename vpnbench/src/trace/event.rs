@@ -14,6 +14,7 @@ macro_rules! events {
 
         impl<'a> Event<'a> {
             /// The event in a record; `None` if the kind is unknown or the size is not that of the kind.
+            #[inline]
             #[must_use]
             pub fn from_record(record: &'a [u64]) -> Option<Self> {
                 let kind = (*record.get(1)? >> 48) as u8;
@@ -22,6 +23,15 @@ macro_rules! events {
                     return bytemuck::try_from_bytes(bytes).ok().map(Event::$name);
                 } )*
                 None
+            }
+
+            /// Size of our record of a kind in 8-byte words, 0 if the kind is unknown.
+            #[inline]
+            pub(super) fn words_of(kind: u8) -> usize {
+                $( if kind == Kind::$name as u8 {
+                    return size_of::<event::$name>() / 8;
+                } )*
+                0
             }
 
             /// Time, place and type.

@@ -48,9 +48,18 @@ impl TraceFile {
             if regular {
                 file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
             }
-            Ok(TraceFile { file, path: path.to_owned(), good: 0, regular })
+            Ok(TraceFile {
+                file,
+                path: path.to_owned(),
+                good: 0,
+                regular,
+            })
         };
-        let failed = |source| TraceError::Open { operation: "create", path: path.display().to_string(), source };
+        let failed = |source| TraceError::Open {
+            operation: "create",
+            path: path.display().to_string(),
+            source,
+        };
         open().map_err(failed)
     }
 
@@ -78,7 +87,11 @@ impl TraceFile {
     ///
     /// The system's.
     pub fn sync(&self) -> io::Result<()> {
-        if self.regular { self.file.sync_all() } else { Ok(()) }
+        if self.regular {
+            self.file.sync_all()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -121,7 +134,14 @@ mod tests {
         let refused = TraceFile::create(&path, Existing::Refuse).expect_err("exists");
         assert!(refused.to_string().contains("run.vbt"), "{refused}");
         let mut file = TraceFile::create(&path, Existing::Replace).expect("creates");
-        assert_eq!(std::fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path)
+                .expect("exists")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         file.write_all(b"0123456789").expect("writes");
         file.truncate_to(4).expect("cuts");
         file.write_all(b"x").expect("writes");
@@ -138,7 +158,10 @@ mod tests {
         if std::env::var_os("VPNBENCH_TEST_LIMITED").is_none() {
             let program = std::env::current_exe().expect("own path");
             let status = std::process::Command::new(program)
-                .args(["--exact", "trace::file::tests::a_write_that_fails_half_way_is_taken_back"])
+                .args([
+                    "--exact",
+                    "trace::file::tests::a_write_that_fails_half_way_is_taken_back",
+                ])
                 .env("VPNBENCH_TEST_LIMITED", "1")
                 .stdout(std::process::Stdio::null())
                 .status()
@@ -155,7 +178,8 @@ mod tests {
         setrlimit(Resource::RLIMIT_FSIZE, 1500, 1500).expect("limits");
         assert!(file.write_all(&[2; 1000]).is_err());
         assert_eq!(std::fs::metadata(&path).expect("exists").len(), 1000);
-        file.write_all(&[3; 400]).expect("what fits is still written");
+        file.write_all(&[3; 400])
+            .expect("what fits is still written");
         assert_eq!(std::fs::metadata(&path).expect("exists").len(), 1400);
     }
 }

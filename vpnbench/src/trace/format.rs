@@ -82,7 +82,8 @@ impl FrameHeader {
     /// The header, if the bytes are one and its lengths are possible.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; FRAME_HEADER] = bytes.first_chunk()?;
-        let intact = bytes[..8] == FRAME_MAGIC && crc32fast::hash(&bytes[..28]) == u32_at(bytes, 28);
+        let intact =
+            bytes[..8] == FRAME_MAGIC && crc32fast::hash(&bytes[..28]) == u32_at(bytes, 28);
         let header = FrameHeader {
             kind: bytes[8],
             number: u32_at(bytes, 12),
@@ -124,7 +125,13 @@ impl BlockHeader {
         out.extend_from_slice(&self.ring.to_le_bytes());
         out.extend_from_slice(&(self.lost.len() as u16).to_le_bytes());
         out.extend_from_slice(&self.records.to_le_bytes());
-        for value in [self.epoch, self.watermark_ns, self.first_ns, self.last_ns, 0] {
+        for value in [
+            self.epoch,
+            self.watermark_ns,
+            self.first_ns,
+            self.last_ns,
+            0,
+        ] {
             out.extend_from_slice(&value.to_le_bytes());
         }
         for (probe, count) in &self.lost {
@@ -138,7 +145,10 @@ impl BlockHeader {
         let (fixed, rest) = payload.split_first_chunk::<BLOCK_HEADER>()?;
         let count = u16::from_le_bytes([fixed[2], fixed[3]]) as usize;
         let (losses, columns) = rest.split_at_checked(count * LOSS_ENTRY)?;
-        let lost = losses.chunks_exact(LOSS_ENTRY).map(|entry| (entry[0], u64_at(entry, 8))).collect();
+        let lost = losses
+            .chunks_exact(LOSS_ENTRY)
+            .map(|entry| (entry[0], u64_at(entry, 8)))
+            .collect();
         let header = BlockHeader {
             ring: u16::from_le_bytes([fixed[0], fixed[1]]),
             records: u32_at(fixed, 4),
@@ -154,12 +164,18 @@ impl BlockHeader {
 
 /// Reads a number; 0 outside of the bytes.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 /// Reads a number; 0 outside of the bytes.
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -168,7 +184,13 @@ mod tests {
 
     #[test]
     fn headers_round_trip() {
-        let frame = FrameHeader { kind: 2, number: 7, payload: 13, raw: 99, payload_crc: 5 };
+        let frame = FrameHeader {
+            kind: 2,
+            number: 7,
+            payload: 13,
+            raw: 99,
+            payload_crc: 5,
+        };
         assert_eq!(FrameHeader::decode(&frame.encode()), Some(frame));
         assert_eq!(frame.padded(), 16);
         let block = BlockHeader {
@@ -189,7 +211,14 @@ mod tests {
 
     #[test]
     fn a_changed_bit_is_no_frame_header() {
-        let bytes = FrameHeader { kind: 2, number: 7, payload: 13, raw: 99, payload_crc: 5 }.encode();
+        let bytes = FrameHeader {
+            kind: 2,
+            number: 7,
+            payload: 13,
+            raw: 99,
+            payload_crc: 5,
+        }
+        .encode();
         for bit in 0..FRAME_HEADER * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::error::TraceError;
 use super::format::{
-    BLOCK_HEADER, BlockHeader, FILE_HEADER, FRAME_HEADER, FrameHeader, INDEX_MAGIC, PAYLOAD_MAX, frame_type, u32_at,
-    u64_at,
+    BLOCK_HEADER, BlockHeader, FILE_HEADER, FRAME_HEADER, FrameHeader, INDEX_MAGIC, PAYLOAD_MAX,
+    frame_type, u32_at, u64_at,
 };
 
 /// Bytes of an entry.
@@ -53,26 +53,38 @@ impl Index {
     /// ends where its frames end.
     pub fn open(path: &Path) -> Result<Self, TraceError> {
         let name = || path.display().to_string();
-        let mut file =
-            File::open(path).map_err(|source| TraceError::Open { operation: "open", path: name(), source })?;
+        let mut file = File::open(path).map_err(|source| TraceError::Open {
+            operation: "open",
+            path: name(),
+            source,
+        })?;
         let mut read = || match stored(&mut file) {
             Some(index) => Ok(index),
             None => rebuild(&mut file),
         };
-        read().map_err(|source| TraceError::Read { path: name(), offset: 0, source })
+        read().map_err(|source| TraceError::Read {
+            path: name(),
+            offset: 0,
+            source,
+        })
     }
 
     /// Records in all blocks.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.records))
+        self.entries
+            .iter()
+            .fold(0, |sum, entry| sum.saturating_add(entry.records))
     }
 
     /// Oldest and newest record, `None` without any.
     #[must_use]
     pub fn span_ns(&self) -> Option<(u64, u64)> {
         let with_records = || self.entries.iter().filter(|entry| entry.records > 0);
-        Some((with_records().map(|entry| entry.first_ns).min()?, with_records().map(|entry| entry.last_ns).max()?))
+        Some((
+            with_records().map(|entry| entry.first_ns).min()?,
+            with_records().map(|entry| entry.last_ns).max()?,
+        ))
     }
 
     pub(super) fn add(&mut self, offset: u64, header: &BlockHeader) {
@@ -102,7 +114,13 @@ impl Index {
     pub(super) fn encode(&self, offset: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.entries.len() * ENTRY + TRAILER);
         for entry in &self.entries {
-            for value in [entry.offset, entry.first_ns, entry.last_ns, entry.records, u64::from(entry.blocks)] {
+            for value in [
+                entry.offset,
+                entry.first_ns,
+                entry.last_ns,
+                entry.records,
+                u64::from(entry.blocks),
+            ] {
                 out.extend_from_slice(&value.to_le_bytes());
             }
         }
@@ -112,14 +130,20 @@ impl Index {
     }
 
     fn decode(payload: &[u8]) -> Self {
-        let entries = payload[..payload.len() - TRAILER].chunks_exact(ENTRY).map(|bytes| IndexEntry {
-            offset: u64_at(bytes, 0),
-            first_ns: u64_at(bytes, 8),
-            last_ns: u64_at(bytes, 16),
-            records: u64_at(bytes, 24),
-            blocks: u32_at(bytes, 32),
-        });
-        Index { entries: entries.collect(), stored: true, blocks_per_entry: 0 }
+        let entries = payload[..payload.len() - TRAILER]
+            .chunks_exact(ENTRY)
+            .map(|bytes| IndexEntry {
+                offset: u64_at(bytes, 0),
+                first_ns: u64_at(bytes, 8),
+                last_ns: u64_at(bytes, 16),
+                records: u64_at(bytes, 24),
+                blocks: u32_at(bytes, 32),
+            });
+        Index {
+            entries: entries.collect(),
+            stored: true,
+            blocks_per_entry: 0,
+        }
     }
 }
 
@@ -149,7 +173,9 @@ fn stored(file: &mut File) -> Option<Index> {
     file.read_exact(&mut header).ok()?;
     let header = FrameHeader::decode(&header).filter(|header| header.kind == frame_type::INDEX)?;
     let mut payload = Vec::new();
-    file.take(u64::from(header.payload)).read_to_end(&mut payload).ok()?;
+    file.take(u64::from(header.payload))
+        .read_to_end(&mut payload)
+        .ok()?;
     let intact = payload.len() == header.payload as usize
         && payload.len() >= TRAILER
         && payload.len() <= PAYLOAD_MAX
@@ -173,7 +199,9 @@ fn rebuild(file: &mut File) -> std::io::Result<Index> {
                 count => filled += count,
             }
         }
-        let Some(header) = FrameHeader::decode(&bytes[..filled]) else { return Ok(index) };
+        let Some(header) = FrameHeader::decode(&bytes[..filled]) else {
+            return Ok(index);
+        };
         let next = offset + (FRAME_HEADER + header.padded()) as u64;
         if next > length {
             return Ok(index);

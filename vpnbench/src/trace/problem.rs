@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How bad a [`Problem`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Worth knowing; no figure suffers.
@@ -18,7 +20,9 @@ pub enum Severity {
 }
 
 /// What a [`Problem`] is about; stable names for scripts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The file ends inside of a frame.
@@ -74,15 +78,27 @@ impl fmt::Display for Problem {
 
 impl Problem {
     pub(super) fn info(code: Code, message: impl Into<String>) -> Self {
-        Problem { severity: Severity::Info, code, message: message.into() }
+        Problem {
+            severity: Severity::Info,
+            code,
+            message: message.into(),
+        }
     }
 
     pub(super) fn data_loss(code: Code, message: impl Into<String>) -> Self {
-        Problem { severity: Severity::DataLoss, code, message: message.into() }
+        Problem {
+            severity: Severity::DataLoss,
+            code,
+            message: message.into(),
+        }
     }
 
     pub(super) fn error(code: Code, message: impl Into<String>) -> Self {
-        Problem { severity: Severity::Error, code, message: message.into() }
+        Problem {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -110,7 +126,11 @@ impl Problems {
     pub(super) fn into_list(mut self) -> Vec<Problem> {
         if let Some(severity) = self.worst_of_more {
             let message = format!("{} more problems are not listed", self.more);
-            self.list.push(Problem { severity, code: Code::More, message });
+            self.list.push(Problem {
+                severity,
+                code: Code::More,
+                message,
+            });
         }
         self.list
     }
@@ -128,6 +148,9 @@ mod tests {
         assert_eq!(list.len(), 201);
         assert_eq!(list[200].message, "800 more problems are not listed");
         let json = serde_json::to_string(&list[0]).expect("serializes");
-        assert_eq!(json, r#"{"severity":"error","code":"damaged_frame","message":"x"}"#);
+        assert_eq!(
+            json,
+            r#"{"severity":"error","code":"damaged_frame","message":"x"}"#
+        );
     }
 }

@@ -24,8 +24,10 @@ pub struct Version {
 
 /// All versions this program reads, oldest first. A new version adds a row here and a branch
 /// where the old layout is read, and never edits one.
-pub const VERSIONS: &[Version] =
-    &[Version { number: 1, changes: "first version: framed blocks of records as columns, zstd" }];
+pub const VERSIONS: &[Version] = &[Version {
+    number: 1,
+    changes: "first version: framed blocks of records as columns, zstd",
+}];
 
 /// Largest record a file may describe.
 const RECORD_BYTES_MAX: u32 = 4096;
@@ -91,15 +93,27 @@ impl FieldMap {
                     && theirs.size as usize == our.size
                     && theirs.kind == our.kind
             });
-        let by_name: BTreeMap<&str, &FieldLayout> =
-            file.fields.iter().map(|field| (field.name.as_str(), field)).collect();
+        let by_name: BTreeMap<&str, &FieldLayout> = file
+            .fields
+            .iter()
+            .map(|field| (field.name.as_str(), field))
+            .collect();
         let copies = ours.fields.iter().filter_map(|our| {
             let theirs = by_name.get(our.name)?;
             let rule = rule(&theirs.kind, our.kind)?;
             let (from, from_size) = (theirs.offset as usize, theirs.size as usize);
-            Some(Copy { from, from_size, to: our.offset, to_size: our.size, rule })
+            Some(Copy {
+                from,
+                from_size,
+                to: our.offset,
+                to_size: our.size,
+                rule,
+            })
         });
-        FieldMap { words: ours.size / 8, copies: (!same).then(|| copies.collect()) }
+        FieldMap {
+            words: ours.size / 8,
+            copies: (!same).then(|| copies.collect()),
+        }
     }
 
     /// Appends the record in our layout.
@@ -130,7 +144,9 @@ fn element(kind: &str) -> Option<&str> {
 
 fn rule(theirs: &str, ours: &str) -> Option<Rule> {
     match (element(theirs), element(ours)) {
-        (Some(their_element), Some(our_element)) => (their_element == our_element).then_some(Rule::Array),
+        (Some(their_element), Some(our_element)) => {
+            (their_element == our_element).then_some(Rule::Array)
+        }
         (None, None) if theirs.starts_with('i') && ours.starts_with('i') => Some(Rule::Signed),
         (None, None) => Some(Rule::Unsigned),
         _ => None,
@@ -139,9 +155,10 @@ fn rule(theirs: &str, ours: &str) -> Option<Rule> {
 
 impl Copy {
     fn apply(&self, from: &[u8], to: &mut [u8]) {
-        let (Some(from), Some(to)) =
-            (from.get(self.from..self.from + self.from_size), to.get_mut(self.to..self.to + self.to_size))
-        else {
+        let (Some(from), Some(to)) = (
+            from.get(self.from..self.from + self.from_size),
+            to.get_mut(self.to..self.to + self.to_size),
+        ) else {
             return;
         };
         if self.rule == Rule::Array || from.len() == to.len() {
@@ -171,10 +188,16 @@ impl Copy {
 /// Shapes of all kinds of a file, and what is odd about them.
 pub(super) fn shapes(layouts: &[KindLayout]) -> (Box<Shapes>, Vec<Problem>) {
     let mut problems = Vec::new();
-    let mut shapes: Box<Shapes> = Box::new(std::array::from_fn(|_| KindShape { words: 0, map: None }));
+    let mut shapes: Box<Shapes> = Box::new(std::array::from_fn(|_| KindShape {
+        words: 0,
+        map: None,
+    }));
     for layout in layouts {
         if let Some(fault) = fault(layout) {
-            let what = format!("record kind {} ({}): {fault}; its records are left out", layout.kind, layout.name);
+            let what = format!(
+                "record kind {} ({}): {fault}; its records are left out",
+                layout.kind, layout.name
+            );
             problems.push(Problem::error(Code::BadLayout, what));
             continue;
         }
@@ -186,7 +209,10 @@ pub(super) fn shapes(layouts: &[KindLayout]) -> (Box<Shapes>, Vec<Problem>) {
             );
             problems.push(Problem::info(Code::LayoutMapped, what));
         }
-        shapes[layout.kind as usize] = KindShape { words: layout.size as usize / 4, map };
+        shapes[layout.kind as usize] = KindShape {
+            words: layout.size as usize / 4,
+            map,
+        };
     }
     (shapes, problems)
 }
@@ -197,6 +223,15 @@ fn fault(layout: &KindLayout) -> Option<&'static str> {
     if !(16..=RECORD_BYTES_MAX).contains(&size) || !size.is_multiple_of(8) {
         return Some("impossible record size");
     }
-    let outside = |field: &FieldLayout| field.offset.checked_add(field.size).is_none_or(|end| end > size);
-    layout.fields.iter().any(outside).then_some("a field lies outside of the record")
+    let outside = |field: &FieldLayout| {
+        field
+            .offset
+            .checked_add(field.size)
+            .is_none_or(|end| end > size)
+    };
+    layout
+        .fields
+        .iter()
+        .any(outside)
+        .then_some("a field lies outside of the record")
 }

@@ -68,7 +68,12 @@ mod tests {
     fn values_of_every_width_round_trip() {
         let mut buffer = [0xffu8; 32];
         for shift in 0..64 {
-            for value in [1u64 << shift, (1u64 << shift) - 1, !0 >> shift, !(1u64 << shift)] {
+            for value in [
+                1u64 << shift,
+                (1u64 << shift) - 1,
+                !0 >> shift,
+                !(1u64 << shift),
+            ] {
                 let end = write(&mut buffer, 3, value);
                 assert_eq!(read(&buffer, 3), Some((value, end)), "{value:#x}");
                 assert_eq!(unzigzag64(zigzag64(value)), value);

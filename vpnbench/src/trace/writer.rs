@@ -115,8 +115,12 @@ impl<W: Write> Writer<W> {
             sizes[row.kind as usize] = row.size as u16;
         }
         let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL);
-        let compressor =
-            compressor.map_err(|source| TraceError::Write { path: name.to_owned(), kept: 0, records: 0, source })?;
+        let compressor = compressor.map_err(|source| TraceError::Write {
+            path: name.to_owned(),
+            kept: 0,
+            records: 0,
+            source,
+        })?;
         let mut writer = Writer {
             out: Output::new(out, name),
             sizes,
@@ -131,7 +135,11 @@ impl<W: Write> Writer<W> {
             written_ns: start.clock.monotonic_ns,
             totals: Totals::new(),
         };
-        let start = Start { format_version: FORMAT_VERSION, kinds: own_layouts(), ..start.clone() };
+        let start = Start {
+            format_version: FORMAT_VERSION,
+            kinds: own_layouts(),
+            ..start.clone()
+        };
         writer.out.frame.extend_from_slice(&file_header());
         writer.metadata(frame_type::START, "the start of the recording", &start)?;
         Ok(writer)
@@ -147,11 +155,21 @@ impl<W: Write> Writer<W> {
     pub fn push(&mut self, ring: u16, record: &[u8]) -> Result<(), TraceError> {
         let (kind, probe) = match record {
             [_, _, _, _, _, _, _, _, _, _, _, _, _, _, kind, probe, ..] => (*kind, *probe),
-            _ => return Err(TraceError::BadRecord { kind: 0, size: record.len(), expected: 16 }),
+            _ => {
+                return Err(TraceError::BadRecord {
+                    kind: 0,
+                    size: record.len(),
+                    expected: 16,
+                });
+            }
         };
         let size = self.sizes[kind as usize] as usize;
         if record.len() != size || size == 0 {
-            return Err(TraceError::BadRecord { kind, size: record.len(), expected: size });
+            return Err(TraceError::BadRecord {
+                kind,
+                size: record.len(),
+                expected: size,
+            });
         }
         if ring as usize >= self.rings.len() {
             self.add_rings(ring);
@@ -196,7 +214,11 @@ impl<W: Write> Writer<W> {
     ///
     /// [`TraceError::Write`].
     pub fn change(&mut self, change: &Change) -> Result<(), TraceError> {
-        self.metadata(frame_type::CHANGE, "a change of the watched devices", change)
+        self.metadata(
+            frame_type::CHANGE,
+            "a change of the watched devices",
+            change,
+        )
     }
 
     /// Stores symbols; may be called more than once, readers merge them.
@@ -207,8 +229,17 @@ impl<W: Write> Writer<W> {
     pub fn symbols(&mut self, symbols: &Symbols) -> Result<(), TraceError> {
         let mut rest = symbols.kernel.iter().peekable();
         while rest.peek().is_some() {
-            let kernel = rest.by_ref().take(SYMBOLS_PER_FRAME).map(|(address, name)| (*address, name.clone()));
-            self.metadata(frame_type::SYMBOLS, "kernel symbols", &Symbols { kernel: kernel.collect() })?;
+            let kernel = rest
+                .by_ref()
+                .take(SYMBOLS_PER_FRAME)
+                .map(|(address, name)| (*address, name.clone()));
+            self.metadata(
+                frame_type::SYMBOLS,
+                "kernel symbols",
+                &Symbols {
+                    kernel: kernel.collect(),
+                },
+            )?;
         }
         Ok(())
     }
@@ -264,7 +295,9 @@ impl<W: Write> Writer<W> {
     /// Writes all rings; the last block of them carries the watermark.
     fn write_all(&mut self, watermark_ns: u64) -> Result<(), TraceError> {
         self.written_ns = watermark_ns;
-        let last = (0..self.rings.len()).rev().find(|&ring| self.rings[ring].count > 0);
+        let last = (0..self.rings.len())
+            .rev()
+            .find(|&ring| self.rings[ring].count > 0);
         for ring in 0..last.unwrap_or(0) {
             self.write_block(ring as u16, self.watermark_ns)?;
         }
@@ -302,7 +335,11 @@ impl<W: Write> Writer<W> {
     fn store(&mut self, ring: u16, watermark_ns: u64) -> Result<(), TraceError> {
         let waiting = &self.rings[ring as usize];
         let (first_ns, last_ns) = self.encoder.encode(&waiting.records, &mut self.raw);
-        let lost = self.unreported.iter().enumerate().filter(|(_, count)| **count > 0);
+        let lost = self
+            .unreported
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0);
         let header = BlockHeader {
             ring,
             records: waiting.count,
@@ -314,9 +351,11 @@ impl<W: Write> Writer<W> {
         };
         self.out.frame_begin();
         header.encode(&mut self.out.frame);
-        self.out.compress(&self.raw, &mut self.compressor, header.records)?;
+        self.out
+            .compress(&self.raw, &mut self.compressor, header.records)?;
         let offset = self.out.position;
-        self.out.frame_end(frame_type::RECORDS, self.raw.len(), header.records)?;
+        self.out
+            .frame_end(frame_type::RECORDS, self.raw.len(), header.records)?;
         self.out.index.add(offset, &header);
         self.unreported.fill(0);
         self.totals.bytes = self.out.position;
@@ -337,11 +376,24 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    fn metadata(&mut self, kind: u8, what: &'static str, value: &impl Serialize) -> Result<(), TraceError> {
-        let refused = |name: &str, reason: String| TraceError::Metadata { path: name.to_owned(), what, reason };
-        let json = serde_json::to_vec(value).map_err(|error| refused(&self.out.name, error.to_string()))?;
+    fn metadata(
+        &mut self,
+        kind: u8,
+        what: &'static str,
+        value: &impl Serialize,
+    ) -> Result<(), TraceError> {
+        let refused = |name: &str, reason: String| TraceError::Metadata {
+            path: name.to_owned(),
+            what,
+            reason,
+        };
+        let json = serde_json::to_vec(value)
+            .map_err(|error| refused(&self.out.name, error.to_string()))?;
         if json.len() > PAYLOAD_MAX {
-            return Err(refused(&self.out.name, format!("{} bytes, at most {PAYLOAD_MAX} fit", json.len())));
+            return Err(refused(
+                &self.out.name,
+                format!("{} bytes, at most {PAYLOAD_MAX} fit", json.len()),
+            ));
         }
         self.out.frame_begin();
         self.out.compress(&json, &mut self.compressor, 0)?;
@@ -368,11 +420,23 @@ struct Output<W> {
 impl<W: Write> Output<W> {
     fn new(out: W, name: &str) -> Self {
         let (name, frame) = (name.to_owned(), Vec::new());
-        Output { out, name, position: 0, frames: 0, frame, frame_start: 0, index: Index::default() }
+        Output {
+            out,
+            name,
+            position: 0,
+            frames: 0,
+            frame,
+            frame_start: 0,
+            index: Index::default(),
+        }
     }
 
     fn frame_begin(&mut self) {
-        self.frame_start = if self.frames == 0 { file_header().len() } else { 0 };
+        self.frame_start = if self.frames == 0 {
+            file_header().len()
+        } else {
+            0
+        };
         self.frame.truncate(self.frame_start);
         self.frame.resize(self.frame_start + FRAME_HEADER, 0);
     }
@@ -385,7 +449,8 @@ impl<W: Write> Output<W> {
         records: u32,
     ) -> Result<(), TraceError> {
         let start = self.frame.len();
-        self.frame.resize(start + zstd::zstd_safe::compress_bound(raw.len()), 0);
+        self.frame
+            .resize(start + zstd::zstd_safe::compress_bound(raw.len()), 0);
         let length = compressor
             .compress_to_buffer(raw, &mut self.frame[start..])
             .map_err(|source| self.failed(source, records))?;
@@ -431,6 +496,11 @@ impl<W: Write> Output<W> {
     }
 
     fn failed(&self, source: io::Error, records: u32) -> TraceError {
-        TraceError::Write { path: self.name.clone(), kept: self.position, records: u64::from(records), source }
+        TraceError::Write {
+            path: self.name.clone(),
+            kept: self.position,
+            records: u64::from(records),
+            source,
+        }
     }
 }

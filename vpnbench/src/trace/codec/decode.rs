@@ -4,8 +4,8 @@
 use super::super::upgrade::FieldMap;
 use super::super::varint;
 use super::{
-    ADDRESS_LITERAL, ADDRESS_PREDICTED, ADDRESSES, AddressBook, MASK_LITERAL, MASK_TOKENS, MASK_WORDS, NO_ADDRESS,
-    SLOTS, TIME_WORDS, mask_token,
+    ADDRESS_LITERAL, ADDRESS_PREDICTED, ADDRESSES, AddressBook, MASK_LITERAL, MASK_TOKENS,
+    MASK_WORDS, NO_ADDRESS, SLOTS, TIME_WORDS, mask_token,
 };
 
 /// Decoded bytes of one block; a writer stays far below.
@@ -64,9 +64,16 @@ impl Cursor {
     }
 
     fn number<const N: usize>(&mut self, raw: &[u8]) -> Result<u32, Refusal> {
-        let bytes: [u8; N] = raw.get(self.at..).and_then(|rest| rest.first_chunk()).copied().ok_or(SHORT)?;
+        let bytes: [u8; N] = raw
+            .get(self.at..)
+            .and_then(|rest| rest.first_chunk())
+            .copied()
+            .ok_or(SHORT)?;
         self.at += N;
-        Ok(bytes.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte)))
+        Ok(bytes
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u32::from(byte)))
     }
 
     fn is_done(&self) -> bool {
@@ -82,7 +89,11 @@ struct Masks {
 
 impl Masks {
     fn new() -> Self {
-        Masks { table: [0; MASK_TOKENS], tokens: Cursor::default(), literals: Cursor::default() }
+        Masks {
+            table: [0; MASK_TOKENS],
+            tokens: Cursor::default(),
+            literals: Cursor::default(),
+        }
     }
 
     #[inline]
@@ -140,7 +151,12 @@ struct KindDecoder {
 
 impl KindDecoder {
     /// Reads the directory entry of the kind behind its number.
-    fn read_directory(&mut self, raw: &[u8], at: &mut Cursor, shape: &KindShape) -> Result<(), Refusal> {
+    fn read_directory(
+        &mut self,
+        raw: &[u8],
+        at: &mut Cursor,
+        shape: &KindShape,
+    ) -> Result<(), Refusal> {
         at.byte(raw)?;
         self.words = at.number::<2>(raw)? as usize;
         let address = at.number::<2>(raw)? as u16;
@@ -154,11 +170,15 @@ impl KindDecoder {
             return Err("impossible record size");
         }
         self.address = (address != NO_ADDRESS).then_some(address as usize);
-        if self.address.is_some_and(|word| word < TIME_WORDS || word + 1 >= self.words) {
+        if self
+            .address
+            .is_some_and(|word| word < TIME_WORDS || word + 1 >= self.words)
+        {
             return Err("an address field outside of the record");
         }
         let body = self.words - TIME_WORDS;
-        self.masks.resize_with(body.div_ceil(MASK_WORDS), Masks::new);
+        self.masks
+            .resize_with(body.div_ceil(MASK_WORDS), Masks::new);
         self.columns.resize(body, Cursor::default());
         for cursor in self.cursors() {
             cursor.end = at.number::<4>(raw)? as usize;
@@ -167,8 +187,13 @@ impl KindDecoder {
     }
 
     fn cursors(&mut self) -> impl Iterator<Item = &mut Cursor> {
-        let masks = self.masks.iter_mut().flat_map(|masks| [&mut masks.tokens, &mut masks.literals]);
-        std::iter::once(&mut self.slots).chain(masks).chain(&mut self.columns)
+        let masks = self
+            .masks
+            .iter_mut()
+            .flat_map(|masks| [&mut masks.tokens, &mut masks.literals]);
+        std::iter::once(&mut self.slots)
+            .chain(masks)
+            .chain(&mut self.columns)
     }
 
     fn reset(&mut self) {
@@ -181,10 +206,18 @@ impl KindDecoder {
 
     /// Restores the next record and returns it.
     #[inline]
-    fn next(&mut self, raw: &[u8], time: u64, addresses: &mut Addresses) -> Result<&[u64], Refusal> {
+    fn next(
+        &mut self,
+        raw: &[u8],
+        time: u64,
+        addresses: &mut Addresses,
+    ) -> Result<&[u64], Refusal> {
         let slot = self.slots.byte(raw)? as usize;
         let size = self.words / 2;
-        let record = self.rows.get_mut(slot * size..(slot + 1) * size).ok_or(SHORT)?;
+        let record = self
+            .rows
+            .get_mut(slot * size..(slot + 1) * size)
+            .ok_or(SHORT)?;
         record[0] = time;
         let row: &mut [u32] = bytemuck::cast_slice_mut(record);
         if let Some(word) = self.address {
@@ -192,13 +225,16 @@ impl KindDecoder {
             row[word] = address as u32;
             row[word + 1] = (address >> 32) as u32;
         }
-        let parts = row[TIME_WORDS..].chunks_mut(MASK_WORDS).zip(self.columns.chunks_mut(MASK_WORDS));
+        let parts = row[TIME_WORDS..]
+            .chunks_mut(MASK_WORDS)
+            .zip(self.columns.chunks_mut(MASK_WORDS));
         for (masks, (row, columns)) in self.masks.iter_mut().zip(parts) {
             let mut changed = masks.next(raw)?;
             while changed != 0 {
                 let index = changed.trailing_zeros() as usize;
                 changed &= changed - 1;
-                let (Some(word), Some(column)) = (row.get_mut(index), columns.get_mut(index)) else {
+                let (Some(word), Some(column)) = (row.get_mut(index), columns.get_mut(index))
+                else {
                     return Err("a mask names a word outside of the record");
                 };
                 let difference = varint::unzigzag32(column.varint(raw)? as u32);
@@ -222,7 +258,12 @@ impl Decoder {
         let none = Cursor::default();
         Decoder {
             kinds: (0..256).map(|_| KindDecoder::default()).collect(),
-            addresses: Addresses { book: AddressBook::new(), tokens: none, low: none, literals: none },
+            addresses: Addresses {
+                book: AddressBook::new(),
+                tokens: none,
+                low: none,
+                literals: none,
+            },
             order: none,
             times: none,
         }
@@ -255,13 +296,27 @@ impl Decoder {
                 continue;
             };
             let record = kind.next(raw, time, &mut self.addresses)?;
-            places.push(Place { time_ns: time, offset: out.len() as u32 });
+            places.push(Place {
+                time_ns: time,
+                offset: out.len() as u32,
+            });
             map.append(record, number, out);
         }
-        let known = self.kinds.iter_mut().enumerate().filter(|(number, _)| shapes[*number].map.is_some());
-        let mut streams = known.filter(|(_, kind)| kind.present).flat_map(|(_, kind)| kind.cursors());
-        let all_read = streams.all(|cursor| cursor.is_done()) && self.order.is_done() && self.times.is_done();
-        if all_read { Ok(decoded) } else { Err("columns hold more than the records") }
+        let known = self
+            .kinds
+            .iter_mut()
+            .enumerate()
+            .filter(|(number, _)| shapes[*number].map.is_some());
+        let mut streams = known
+            .filter(|(_, kind)| kind.present)
+            .flat_map(|(_, kind)| kind.cursors());
+        let all_read =
+            streams.all(|cursor| cursor.is_done()) && self.order.is_done() && self.times.is_done();
+        if all_read {
+            Ok(decoded)
+        } else {
+            Err("columns hold more than the records")
+        }
     }
 
     /// Reads the directory and places all cursors.
@@ -270,8 +325,13 @@ impl Decoder {
         let mut at = Cursor::default();
         let sections = at.number::<4>(raw)?;
         let addresses = &mut self.addresses;
-        let common =
-            [&mut self.order, &mut self.times, &mut addresses.tokens, &mut addresses.low, &mut addresses.literals];
+        let common = [
+            &mut self.order,
+            &mut self.times,
+            &mut addresses.tokens,
+            &mut addresses.low,
+            &mut addresses.literals,
+        ];
         for cursor in common {
             cursor.end = at.number::<4>(raw)? as usize;
         }
@@ -326,6 +386,10 @@ impl Decoder {
                 kind.reset();
             }
         }
-        if position + varint::ROOM == raw_length { Ok(()) } else { Err("the columns do not fill the block") }
+        if position + varint::ROOM == raw_length {
+            Ok(())
+        } else {
+            Err("the columns do not fill the block")
+        }
     }
 }

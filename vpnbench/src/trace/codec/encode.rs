@@ -4,14 +4,24 @@ use vpnbench_common::catalog::{KINDS, KindRow};
 
 use super::super::varint;
 use super::{
-    ADDRESS_LITERAL, ADDRESS_PREDICTED, AddressBook, MASK_LITERAL, MASK_TOKENS, MASK_WORDS, NO_ADDRESS, SLOTS,
-    TIME_WORDS, mask_token,
+    ADDRESS_LITERAL, ADDRESS_PREDICTED, AddressBook, MASK_LITERAL, MASK_TOKENS, MASK_WORDS,
+    NO_ADDRESS, SLOTS, TIME_WORDS, mask_token,
 };
 
 /// Fields that stay the same in a flow, a socket or a thread: they choose the context. At most
 /// four that exist in a kind count, in this order. A good choice costs nothing but bytes: readers
 /// do not need it.
-const CONTEXT_FIELDS: &[&str] = &["ifindex", "tap", "sport", "woken_tid", "prev_tid", "nr", "fd", "vector", "port"];
+const CONTEXT_FIELDS: &[&str] = &[
+    "ifindex",
+    "tap",
+    "sport",
+    "woken_tid",
+    "prev_tid",
+    "nr",
+    "fd",
+    "vector",
+    "port",
+];
 
 /// A growing byte stream that always has room for one more value.
 #[derive(Default)]
@@ -117,15 +127,28 @@ impl KindEncoder {
     fn new(row: &KindRow) -> Self {
         let words = row.size / 4;
         let body = words - TIME_WORDS;
-        let place = |name: &str| row.fields.iter().find(|field| field.name == name).map(|field| field.offset / 4);
-        let mut context: Vec<usize> = CONTEXT_FIELDS.iter().filter_map(|name| place(name)).take(4).collect();
+        let place = |name: &str| {
+            row.fields
+                .iter()
+                .find(|field| field.name == name)
+                .map(|field| field.offset / 4)
+        };
+        let mut context: Vec<usize> = CONTEXT_FIELDS
+            .iter()
+            .filter_map(|name| place(name))
+            .take(4)
+            .collect();
         if context.is_empty() {
             context.push(place("sk").or_else(|| place("ring")).unwrap_or(TIME_WORDS));
         } else if place("sport").is_none() {
             context.push(TIME_WORDS);
         }
         let masks = (0..body.div_ceil(MASK_WORDS))
-            .map(|_| Masks { table: [0; MASK_TOKENS], tokens: Stream::default(), literals: Stream::default() })
+            .map(|_| Masks {
+                table: [0; MASK_TOKENS],
+                tokens: Stream::default(),
+                literals: Stream::default(),
+            })
             .collect();
         KindEncoder {
             kind: row.kind as u8,
@@ -159,7 +182,9 @@ impl KindEncoder {
 
     #[inline]
     fn slot(&self, record: &[u32]) -> usize {
-        let hash = self.context.iter().fold(0u32, |hash, &word| (hash ^ record[word]).wrapping_mul(0x9e37_79b1));
+        let hash = self.context.iter().fold(0u32, |hash, &word| {
+            (hash ^ record[word]).wrapping_mul(0x9e37_79b1)
+        });
         (hash >> 24) as usize
     }
 
@@ -179,7 +204,10 @@ impl KindEncoder {
             row[word + 1] = record[word + 1];
         }
         let (record, row) = (&record[TIME_WORDS..], &mut row[TIME_WORDS..]);
-        let parts = record.chunks(MASK_WORDS).zip(row.chunks_mut(MASK_WORDS)).zip(self.columns.chunks_mut(MASK_WORDS));
+        let parts = record
+            .chunks(MASK_WORDS)
+            .zip(row.chunks_mut(MASK_WORDS))
+            .zip(self.columns.chunks_mut(MASK_WORDS));
         for (masks, ((record, row), columns)) in self.masks.iter_mut().zip(parts) {
             let changed = changed_words(record, row);
             masks.push(changed);
@@ -190,8 +218,13 @@ impl KindEncoder {
 
     /// All streams in the order in which they are stored.
     fn streams(&self) -> impl Iterator<Item = &Stream> {
-        let masks = self.masks.iter().flat_map(|masks| [&masks.tokens, &masks.literals]);
-        std::iter::once(&self.slots).chain(masks).chain(&self.columns)
+        let masks = self
+            .masks
+            .iter()
+            .flat_map(|masks| [&masks.tokens, &masks.literals]);
+        std::iter::once(&self.slots)
+            .chain(masks)
+            .chain(&self.columns)
     }
 }
 
@@ -199,7 +232,10 @@ impl KindEncoder {
 #[inline]
 fn changed_words(record: &[u32], row: &[u32]) -> u32 {
     let mut mask = 0;
-    if let (Ok(record), Ok(row)) = (<&[u32; MASK_WORDS]>::try_from(record), <&[u32; MASK_WORDS]>::try_from(row)) {
+    if let (Ok(record), Ok(row)) = (
+        <&[u32; MASK_WORDS]>::try_from(record),
+        <&[u32; MASK_WORDS]>::try_from(row),
+    ) {
         for index in 0..MASK_WORDS {
             mask |= u32::from(record[index] != row[index]) << index;
         }
@@ -262,7 +298,8 @@ impl Encoder {
             let kind = &mut self.kinds[self.by_number[number as usize] as usize];
             let (record, behind) = rest.split_at(kind.words / 2);
             self.order.byte(number);
-            self.times.varint(varint::zigzag64(time.wrapping_sub(time_before)));
+            self.times
+                .varint(varint::zigzag64(time.wrapping_sub(time_before)));
             time_before = time;
             (first, last) = (first.min(time), last.max(time));
             kind.push(bytemuck::cast_slice(record), &mut self.addresses);
@@ -289,8 +326,13 @@ impl Encoder {
     fn assemble(&self, out: &mut Vec<u8>) {
         out.clear();
         let used = || self.kinds.iter().filter(|kind| kind.count > 0);
-        let common =
-            [&self.order, &self.times, &self.addresses.tokens, &self.addresses.low, &self.addresses.literals];
+        let common = [
+            &self.order,
+            &self.times,
+            &self.addresses.tokens,
+            &self.addresses.low,
+            &self.addresses.literals,
+        ];
         out.extend_from_slice(&(used().count() as u32).to_le_bytes());
         for stream in common {
             out.extend_from_slice(&(stream.length as u32).to_le_bytes());
@@ -298,7 +340,12 @@ impl Encoder {
         for kind in used() {
             out.extend_from_slice(&[kind.kind, 0]);
             out.extend_from_slice(&(kind.words as u16).to_le_bytes());
-            out.extend_from_slice(&kind.address.map_or(NO_ADDRESS, |word| word as u16).to_le_bytes());
+            out.extend_from_slice(
+                &kind
+                    .address
+                    .map_or(NO_ADDRESS, |word| word as u16)
+                    .to_le_bytes(),
+            );
             out.extend_from_slice(&[0, 0]);
             out.extend_from_slice(&kind.count.to_le_bytes());
             for stream in kind.streams() {

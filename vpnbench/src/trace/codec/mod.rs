@@ -12,7 +12,7 @@
 mod decode;
 mod encode;
 
-pub(super) use decode::{Decoded, Decoder, KindShape, Shapes};
+pub(super) use decode::{Decoder, KindShape, Place, Shapes};
 pub(super) use encode::Encoder;
 
 /// Context rows of a kind; their numbers fit one byte.
@@ -50,7 +50,10 @@ struct AddressBook {
 
 impl AddressBook {
     fn new() -> Self {
-        AddressBook { values: Box::new([0; ADDRESSES]), next: Box::new([0; ADDRESSES]) }
+        AddressBook {
+            values: Box::new([0; ADDRESSES]),
+            next: Box::new([0; ADDRESSES]),
+        }
     }
 
     fn reset(&mut self) {
