@@ -1,1 +1,5 @@
-//! The shared test harness.
+//! Test harness: things that several suites set up and tear down.
+
+pub mod netns;
+pub mod tun;
+pub mod wireguard;

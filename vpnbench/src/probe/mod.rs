@@ -1,5 +1,7 @@
 //! Discovery of the tunnel, kernel field offsets, loading and attaching from the catalog.
 
 pub mod attach;
+pub mod discover;
 pub mod fields;
 pub mod filter;
+pub mod netns;
