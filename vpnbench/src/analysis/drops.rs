@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use vpnbench_common::catalog::ProbeId;
 use vpnbench_common::event;
 use vpnbench_common::settings::role;
 
@@ -154,14 +155,15 @@ impl Drops {
                 let seen = self
                     .sockets
                     .get(&(namespace.netns, version, RECEIVE_BUFFER_FULL));
-                let seen = seen.copied().unwrap_or(0);
+                let observed = context.attached(ProbeId::UdpFailQueueRcvSkb);
+                let seen = observed.then(|| seen.copied().unwrap_or(0));
                 let kernel = context.counter(namespace.netns, counter);
                 let place = context.namespace_name(namespace.netns);
                 lines.push(Reconciliation::new(
                     counter,
                     &place,
                     kernel,
-                    Some(seen),
+                    seen,
                     Relation::Equal,
                 ));
             }

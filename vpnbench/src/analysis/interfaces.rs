@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use vpnbench_common::catalog::Tap;
+use vpnbench_common::catalog::{ProbeId, Tap};
 
 use super::books::{Reconciliation, Relation};
 use super::drops;
@@ -258,9 +258,10 @@ impl Sheet<'_> {
             .map(|row| row.units)
             .sum();
         let kernel = self.interface.counters.map(|counters| counters.tx_dropped);
+        let dropped = self.context.attached(ProbeId::KfreeSkb).then_some(dropped);
         let name = format!("{}.tx_dropped", self.interface.device);
         let drops =
-            Reconciliation::new(&name, &self.place(), kernel, Some(dropped), Relation::Equal);
+            Reconciliation::new(&name, &self.place(), kernel, dropped, Relation::Equal);
         vec![
             self.line("tx_packets", Tap::TunRead, Relation::Equal),
             drops,
@@ -300,6 +301,14 @@ impl Sheet<'_> {
         complete && row.is_none_or(|row| row.units == row.segments)
     }
 
+    fn observed(&self, tap: Tap) -> bool {
+        self.context.attached(match tap {
+            Tap::TunRead => ProbeId::ConsumeSkb,
+            Tap::TunTx | Tap::OuterTx => ProbeId::NetDevStartXmit,
+            _ => ProbeId::NetifReceiveSkb,
+        })
+    }
+
     fn seen(&self, tap: Tap) -> Option<&Seen> {
         self.interface
             .seen
@@ -312,9 +321,9 @@ impl Sheet<'_> {
             "rx_packets" => counters.rx_packets,
             _ => counters.tx_packets,
         });
-        let own = self.seen(tap).map_or(0, |seen| seen.units);
+        let own = self.observed(tap).then(|| self.seen(tap).map_or(0, |seen| seen.units));
         let name = format!("{}.{counter}", self.interface.device);
-        let line = Reconciliation::new(&name, &self.place(), kernel, Some(own), relation);
+        let line = Reconciliation::new(&name, &self.place(), kernel, own, relation);
         match self.seen(tap) {
             Some(seen) if seen.lost_units > 0 => line.note(format!(
                 "{} of the units at {} were counted, not recorded",

@@ -20,6 +20,8 @@ pub mod threads;
 
 use std::collections::BTreeMap;
 
+use vpnbench_common::catalog::ProbeId;
+
 use crate::trace::Event;
 use crate::trace::model::{Change, End, Namespace, Start, Symbols};
 
@@ -70,6 +72,12 @@ impl<'a> Context<'a> {
         )
     }
 
+    /// Whether a probe was attached. What it shows is unknown otherwise, not zero.
+    #[must_use]
+    pub fn attached(&self, probe: ProbeId) -> bool {
+        self.start.probes.iter().any(|status| status.id == probe as u8 && status.attached)
+    }
+
     /// Increase of a protocol counter of a namespace over the run; `None` if either end lacks it
     /// or it ran backwards.
     #[must_use]
@@ -113,6 +121,7 @@ pub struct Analyses {
     drops: drops::Drops,
     threads: threads::Threads,
     syscalls: syscalls::Syscalls,
+    events_by_probe: BTreeMap<u8, u64>,
     span: Span,
 }
 
@@ -144,6 +153,8 @@ pub struct Outputs {
     pub syscalls: Vec<syscalls::SyscallCount>,
     /// Interfaces: counters beside taps.
     pub interfaces: interfaces::Output,
+    /// Events per probe number.
+    pub events_by_probe: BTreeMap<u8, u64>,
     /// First and last event.
     pub span: Span,
 }
@@ -152,6 +163,7 @@ impl Analyses {
     /// Takes one event, in time order.
     pub fn observe(&mut self, event: &Event<'_>) {
         let time = event.header().time_ns;
+        *self.events_by_probe.entry(event.header().probe).or_default() += 1;
         self.span.events += 1;
         self.span.first_ns.get_or_insert(time);
         self.span.last_ns = Some(time);
@@ -190,6 +202,7 @@ impl Analyses {
             threads,
             syscalls,
             interfaces,
+            events_by_probe: self.events_by_probe,
             span: self.span,
         };
         (outputs, problems)

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use vpnbench_common::catalog::ProbeId;
 use vpnbench_common::event;
 
 use super::books::{Reconciliation, Relation};
@@ -437,43 +438,32 @@ impl Sums {
     fn books(&self, context: &Context<'_>, netns: u32) -> Vec<Reconciliation> {
         let sums = self.namespaces.get(&netns).copied().unwrap_or_default();
         let place = context.namespace_name(netns);
-        let failed = context.counter(netns, "TcpExtTCPRetransFail").unwrap_or(0);
-        let kernel = context
-            .counter(netns, "TcpRetransSegs")
-            .and_then(|all| all.checked_sub(failed));
-        let own = Some(sums.segments + sums.synacks);
-        let mut total = Reconciliation::new("TcpRetransSegs", &place, kernel, own, Relation::Equal);
+        let counter = |name: &str| context.counter(netns, name);
+        let sent = context.attached(ProbeId::TcpRetransmitSkb);
+        let synacks = sent && context.attached(ProbeId::TcpRetransmitSynack);
+        let entries = context.attached(ProbeId::TcpCongStateSet);
+        let line = |name: &str, (observed, own): (bool, u64), relation: Relation| {
+            Reconciliation::new(name, &place, counter(name), observed.then_some(own), relation)
+        };
+        let failed = counter("TcpExtTCPRetransFail").unwrap_or(0);
+        let kernel = counter("TcpRetransSegs").and_then(|all| all.checked_sub(failed));
+        let own = synacks.then_some(sums.segments + sums.synacks);
+        let mut total =
+            Reconciliation::new("TcpRetransSegs", &place, kernel, own, Relation::Equal);
         if failed > 0 {
             total = total.note(format!("without the {failed} of TcpExtTCPRetransFail"));
         }
-        let line = |counter: &str, own: u64, relation: Relation| {
-            Reconciliation::new(
-                counter,
-                &place,
-                context.counter(netns, counter),
-                Some(own),
-                relation,
-            )
-        };
         vec![
             total,
-            line("TcpExtTCPFastRetrans", sums.fast, Relation::Equal),
-            line(
-                "TcpExtTCPSlowStartRetrans",
-                sums.slow_start,
-                Relation::Equal,
-            ),
-            line(
-                "TcpExtTCPSynRetrans",
-                sums.syns + sums.synacks,
-                Relation::Equal,
-            ),
-            line("TcpExtTCPTimeouts", sums.timeouts, Relation::KernelAtLeast)
+            line("TcpExtTCPFastRetrans", (sent, sums.fast), Relation::Equal),
+            line("TcpExtTCPSlowStartRetrans", (sent, sums.slow_start), Relation::Equal),
+            line("TcpExtTCPSynRetrans", (synacks, sums.syns + sums.synacks), Relation::Equal),
+            line("TcpExtTCPTimeouts", (sent, sums.timeouts), Relation::KernelAtLeast)
                 .note("the kernel also counts timeouts that give up the connection"),
-            line("TcpExtTCPLossProbes", sums.probes, Relation::KernelAtLeast)
+            line("TcpExtTCPLossProbes", (sent, sums.probes), Relation::KernelAtLeast)
                 .note("the kernel also counts probes that carry new data"),
-            line("TcpExtTCPSackRecovery", sums.sack_entries, Relation::Equal),
-            line("TcpExtTCPRenoRecovery", sums.reno_entries, Relation::Equal),
+            line("TcpExtTCPSackRecovery", (entries, sums.sack_entries), Relation::Equal),
+            line("TcpExtTCPRenoRecovery", (entries, sums.reno_entries), Relation::Equal),
         ]
     }
 }

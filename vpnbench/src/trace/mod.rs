@@ -2,5 +2,7 @@
 
 pub mod event;
 pub mod model;
+mod stub;
 
 pub use event::Event;
+pub use stub::{Problem, Reader, Severity, Summary, TraceError};

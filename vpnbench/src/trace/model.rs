@@ -253,9 +253,7 @@ pub struct Tunnel {
 }
 
 /// A device by name and place.
-#[derive(
-    Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceRef {
     /// Name.
     pub name: String,
