@@ -260,8 +260,7 @@ impl Sheet<'_> {
         let kernel = self.interface.counters.map(|counters| counters.tx_dropped);
         let dropped = self.context.attached(ProbeId::KfreeSkb).then_some(dropped);
         let name = format!("{}.tx_dropped", self.interface.device);
-        let drops =
-            Reconciliation::new(&name, &self.place(), kernel, dropped, Relation::Equal);
+        let drops = Reconciliation::new(&name, &self.place(), kernel, dropped, Relation::Equal);
         vec![
             self.line("tx_packets", Tap::TunRead, Relation::Equal),
             drops,
@@ -321,7 +320,9 @@ impl Sheet<'_> {
             "rx_packets" => counters.rx_packets,
             _ => counters.tx_packets,
         });
-        let own = self.observed(tap).then(|| self.seen(tap).map_or(0, |seen| seen.units));
+        let own = self
+            .observed(tap)
+            .then(|| self.seen(tap).map_or(0, |seen| seen.units));
         let name = format!("{}.{counter}", self.interface.device);
         let line = Reconciliation::new(&name, &self.place(), kernel, own, relation);
         match self.seen(tap) {

@@ -75,7 +75,10 @@ impl<'a> Context<'a> {
     /// Whether a probe was attached. What it shows is unknown otherwise, not zero.
     #[must_use]
     pub fn attached(&self, probe: ProbeId) -> bool {
-        self.start.probes.iter().any(|status| status.id == probe as u8 && status.attached)
+        self.start
+            .probes
+            .iter()
+            .any(|status| status.id == probe as u8 && status.attached)
     }
 
     /// Increase of a protocol counter of a namespace over the run; `None` if either end lacks it
@@ -163,7 +166,10 @@ impl Analyses {
     /// Takes one event, in time order.
     pub fn observe(&mut self, event: &Event<'_>) {
         let time = event.header().time_ns;
-        *self.events_by_probe.entry(event.header().probe).or_default() += 1;
+        *self
+            .events_by_probe
+            .entry(event.header().probe)
+            .or_default() += 1;
         self.span.events += 1;
         self.span.first_ns.get_or_insert(time);
         self.span.last_ns = Some(time);

@@ -443,27 +443,56 @@ impl Sums {
         let synacks = sent && context.attached(ProbeId::TcpRetransmitSynack);
         let entries = context.attached(ProbeId::TcpCongStateSet);
         let line = |name: &str, (observed, own): (bool, u64), relation: Relation| {
-            Reconciliation::new(name, &place, counter(name), observed.then_some(own), relation)
+            Reconciliation::new(
+                name,
+                &place,
+                counter(name),
+                observed.then_some(own),
+                relation,
+            )
         };
         let failed = counter("TcpExtTCPRetransFail").unwrap_or(0);
         let kernel = counter("TcpRetransSegs").and_then(|all| all.checked_sub(failed));
         let own = synacks.then_some(sums.segments + sums.synacks);
-        let mut total =
-            Reconciliation::new("TcpRetransSegs", &place, kernel, own, Relation::Equal);
+        let mut total = Reconciliation::new("TcpRetransSegs", &place, kernel, own, Relation::Equal);
         if failed > 0 {
             total = total.note(format!("without the {failed} of TcpExtTCPRetransFail"));
         }
         vec![
             total,
             line("TcpExtTCPFastRetrans", (sent, sums.fast), Relation::Equal),
-            line("TcpExtTCPSlowStartRetrans", (sent, sums.slow_start), Relation::Equal),
-            line("TcpExtTCPSynRetrans", (synacks, sums.syns + sums.synacks), Relation::Equal),
-            line("TcpExtTCPTimeouts", (sent, sums.timeouts), Relation::KernelAtLeast)
-                .note("the kernel also counts timeouts that give up the connection"),
-            line("TcpExtTCPLossProbes", (sent, sums.probes), Relation::KernelAtLeast)
-                .note("the kernel also counts probes that carry new data"),
-            line("TcpExtTCPSackRecovery", (entries, sums.sack_entries), Relation::Equal),
-            line("TcpExtTCPRenoRecovery", (entries, sums.reno_entries), Relation::Equal),
+            line(
+                "TcpExtTCPSlowStartRetrans",
+                (sent, sums.slow_start),
+                Relation::Equal,
+            ),
+            line(
+                "TcpExtTCPSynRetrans",
+                (synacks, sums.syns + sums.synacks),
+                Relation::Equal,
+            ),
+            line(
+                "TcpExtTCPTimeouts",
+                (sent, sums.timeouts),
+                Relation::KernelAtLeast,
+            )
+            .note("the kernel also counts timeouts that give up the connection"),
+            line(
+                "TcpExtTCPLossProbes",
+                (sent, sums.probes),
+                Relation::KernelAtLeast,
+            )
+            .note("the kernel also counts probes that carry new data"),
+            line(
+                "TcpExtTCPSackRecovery",
+                (entries, sums.sack_entries),
+                Relation::Equal,
+            ),
+            line(
+                "TcpExtTCPRenoRecovery",
+                (entries, sums.reno_entries),
+                Relation::Equal,
+            ),
         ]
     }
 }

@@ -44,7 +44,12 @@ pub fn build(
     found: Vec<Problem>,
     recording: Recording,
 ) -> Report {
-    let tunnels: Vec<Tunnel> = context.start.tunnels.iter().map(|one| tunnel(context, one)).collect();
+    let tunnels: Vec<Tunnel> = context
+        .start
+        .tunnels
+        .iter()
+        .map(|one| tunnel(context, one))
+        .collect();
     let capture = capture(context, &outputs, &recording);
     let mut problems = recording.problems;
     problems.extend(unseen(context, &capture));
@@ -116,12 +121,21 @@ fn environment(context: &Context<'_>) -> Environment {
     for namespace in &start.namespaces {
         let name = context.namespace_name(namespace.netns);
         if let Some(algorithm) = namespace.sysctls.get("net.ipv4.tcp_congestion_control") {
-            result.congestion_control.insert(name.clone(), algorithm.clone());
+            result
+                .congestion_control
+                .insert(name.clone(), algorithm.clone());
         }
-        let offloads = namespace.links.iter().map(|link| (link.name.clone(), link.offloads.clone()));
+        let offloads = namespace
+            .links
+            .iter()
+            .map(|link| (link.name.clone(), link.offloads.clone()));
         result.offloads.insert(name.clone(), offloads.collect());
-        let kinds = |link: &trace::Link| link.qdiscs.iter().map(|qdisc| qdisc.kind.clone()).collect();
-        let qdiscs = namespace.links.iter().map(|link| (link.name.clone(), kinds(link)));
+        let kinds =
+            |link: &trace::Link| link.qdiscs.iter().map(|qdisc| qdisc.kind.clone()).collect();
+        let qdiscs = namespace
+            .links
+            .iter()
+            .map(|link| (link.name.clone(), kinds(link)));
         result.qdiscs.insert(name.clone(), qdiscs.collect());
         result.sysctls.insert(name, namespace.sysctls.clone());
     }
@@ -129,7 +143,11 @@ fn environment(context: &Context<'_>) -> Environment {
 }
 
 fn capture(context: &Context<'_>, outputs: &Outputs, recording: &Recording) -> Capture {
-    let counted = |id: u8| context.end.and_then(|end| end.counts.iter().find(|one| one.id == id));
+    let counted = |id: u8| {
+        context
+            .end
+            .and_then(|end| end.counts.iter().find(|one| one.id == id))
+    };
     let lost = |id: u8| {
         let blocks = context.lost.get(&id).copied().unwrap_or(0);
         blocks.max(counted(id).map_or(0, |count| count.lost))
@@ -149,11 +167,20 @@ fn capture(context: &Context<'_>, outputs: &Outputs, recording: &Recording) -> C
         })
         .collect();
     let mut ids: Vec<u8> = context.lost.keys().copied().collect();
-    ids.extend(context.end.into_iter().flat_map(|end| &end.counts).map(|count| count.id));
+    ids.extend(
+        context
+            .end
+            .into_iter()
+            .flat_map(|end| &end.counts)
+            .map(|count| count.id),
+    );
     ids.sort_unstable();
     ids.dedup();
     let lost = ids.into_iter().map(lost).sum();
-    let damaged = recording.problems.iter().any(|problem| problem.severity != Severity::Info);
+    let damaged = recording
+        .problems
+        .iter()
+        .any(|problem| problem.severity != Severity::Info);
     Capture {
         complete: context.end.is_some() && lost == 0 && !recording.truncated && !damaged,
         events: outputs.span.events,
@@ -186,14 +213,23 @@ fn unseen(context: &Context<'_>, capture: &Capture) -> Vec<Problem> {
             problems.push(Problem::data_loss("capture", message));
         }
     }
-    for (part, missing) in context.end.into_iter().flat_map(|end| &end.environment.missing).map(|text| ("environment", text)) {
+    for (part, missing) in context
+        .end
+        .into_iter()
+        .flat_map(|end| &end.environment.missing)
+        .map(|text| ("environment", text))
+    {
         problems.push(Problem::info(part, missing.clone()));
     }
     problems
 }
 
 fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel) -> Tunnel {
-    let socket = tunnel.sockets.iter().find(|socket| !socket.listening).or(tunnel.sockets.first());
+    let socket = tunnel
+        .sockets
+        .iter()
+        .find(|socket| !socket.listening)
+        .or(tunnel.sockets.first());
     let known = socket.is_some() || !tunnel.remotes.is_empty() || !tunnel.outer_devices.is_empty();
     Tunnel {
         interface: tunnel.interface.clone(),
@@ -211,7 +247,10 @@ fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel) -> Tunnel {
                 std::net::SocketAddr::new(socket.local, socket.local_port).to_string()
             }),
             remotes: tunnel.remotes.clone(),
-            interface: tunnel.outer_devices.first().map(|device| device.name.clone()),
+            interface: tunnel
+                .outer_devices
+                .first()
+                .map(|device| device.name.clone()),
         }),
     }
 }
@@ -231,7 +270,12 @@ fn flows(context: &Context<'_>, outputs: &Outputs) -> Vec<Flow> {
         .retransmits
         .flows
         .iter()
-        .map(|row| ((row.netns, row.local.as_str(), row.remote.as_str()), row.segments))
+        .map(|row| {
+            (
+                (row.netns, row.local.as_str(), row.remote.as_str()),
+                row.segments,
+            )
+        })
         .collect();
     let hands_over = [Tap::TunTx.name(), Tap::OuterTx.name()];
     let rows = outputs.flows.iter().map(|row| {
@@ -274,7 +318,10 @@ fn retransmissions(context: &Context<'_>, outputs: &Outputs) -> Retransmits {
     let output = &outputs.retransmits;
     let observed = context.attached(ProbeId::TcpRetransmitSkb);
     let entries = context.attached(ProbeId::TcpCongStateSet);
-    let episodes = output.episodes.iter().map(|(name, count)| ((*name).to_owned(), *count));
+    let episodes = output
+        .episodes
+        .iter()
+        .map(|(name, count)| ((*name).to_owned(), *count));
     Retransmits {
         total: observed.then_some(output.total),
         by_cause: observed.then_some(output.by_cause),
@@ -289,7 +336,13 @@ fn retransmissions(context: &Context<'_>, outputs: &Outputs) -> Retransmits {
 impl Context<'_> {
     /// What a probe shows, in the catalog's words.
     fn probe_doc(&self, name: &str) -> &'static str {
-        let id = self.start.probes.iter().find(|probe| probe.name == name).map(|probe| probe.id);
-        id.and_then(probe_row).map_or("what this probe shows", |row| row.doc)
+        let id = self
+            .start
+            .probes
+            .iter()
+            .find(|probe| probe.name == name)
+            .map(|probe| probe.id);
+        id.and_then(probe_row)
+            .map_or("what this probe shows", |row| row.doc)
     }
 }

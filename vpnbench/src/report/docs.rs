@@ -16,7 +16,12 @@ pub fn probes_markdown() -> String {
          is known to offer the attach point; the kernel itself is asked at run time.\n",
     );
     for group in Group::ALL {
-        let _ = write!(text, "\n## Group `{}`\n\n{}\n\n", group.name(), group_doc(group));
+        let _ = write!(
+            text,
+            "\n## Group `{}`\n\n{}\n\n",
+            group.name(),
+            group_doc(group)
+        );
         text.push_str("| probe | attaches to | since | emits | stands in for it | shows |\n");
         text.push_str("| --- | --- | --- | --- | --- | --- |\n");
         for probe in PROBES.iter().filter(|probe| probe.group == group) {
@@ -54,7 +59,9 @@ fn probe_line(text: &mut String, probe: &Probe) {
 fn group_doc(group: Group) -> &'static str {
     match group {
         Group::Packets => "Packets at devices. Always attached.",
-        Group::Daemon => "Packets into the daemon's hands and the life of its threads. Attached when there is a daemon.",
+        Group::Daemon => {
+            "Packets into the daemon's hands and the life of its threads. Attached when there is a daemon."
+        }
         Group::Drops => "Drops. Always attached.",
         Group::Tcp => "TCP's state. Always attached.",
         Group::Syscalls => "System calls of watched processes. Attached unless `--no-threads`.",
@@ -68,11 +75,19 @@ fn records(text: &mut String) {
         "\n## Records\n\nIntegers are little-endian in a trace file. All records begin with the same 16 bytes.\n",
     );
     for kind in KINDS {
-        let _ = write!(text, "\n### `{}` (kind {}, {} bytes)\n\n", kind.name, kind.kind as u8, kind.size);
+        let _ = write!(
+            text,
+            "\n### `{}` (kind {}, {} bytes)\n\n",
+            kind.name, kind.kind as u8, kind.size
+        );
         text.push_str("| offset | field | type | meaning |\n| --- | --- | --- | --- |\n");
         for field in kind.fields {
             let doc = field.doc.trim();
-            let _ = writeln!(text, "| {} | `{}` | `{}` | {doc} |", field.offset, field.name, field.kind);
+            let _ = writeln!(
+                text,
+                "| {} | `{}` | `{}` | {doc} |",
+                field.offset, field.name, field.kind
+            );
         }
     }
 }

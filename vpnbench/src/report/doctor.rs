@@ -90,7 +90,11 @@ impl DoctorReport {
     #[must_use]
     pub fn judge(&self) -> Verdict {
         let blocked = self.checks.iter().any(|check| check.required && !check.ok);
-        let missing = self.probes.iter().filter(|probe| probe.status == ProbeState::Missing).count();
+        let missing = self
+            .probes
+            .iter()
+            .filter(|probe| probe.status == ProbeState::Missing)
+            .count();
         if blocked || (missing == self.probes.len() && missing > 0) {
             Verdict::Blocked
         } else if missing > 0 {
@@ -114,7 +118,13 @@ impl DoctorReport {
     /// # Errors
     /// When the writer fails.
     pub fn write_text(&self, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{} {} on Linux {}", screen.title("vpnbench"), self.tool_version, self.kernel)?;
+        writeln!(
+            out,
+            "{} {} on Linux {}",
+            screen.title("vpnbench"),
+            self.tool_version,
+            self.kernel
+        )?;
         for check in &self.checks {
             let mark = match (check.ok, check.required) {
                 (true, _) => screen.good("ok  "),
@@ -128,7 +138,10 @@ impl DoctorReport {
         }
         writeln!(out)?;
         self.table().write("PROBES", screen, out)?;
-        let remedies = self.probes.iter().filter(|probe| probe.status != ProbeState::Attachable);
+        let remedies = self
+            .probes
+            .iter()
+            .filter(|probe| probe.status != ProbeState::Attachable);
         let mut said = Vec::new();
         for text in remedies.filter_map(|probe| probe.remedy.as_deref()) {
             if !said.contains(&text) {
@@ -172,7 +185,11 @@ impl DoctorReport {
 
 fn remedy(text: Option<&str>, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     match text {
-        Some(text) => writeln!(out, "      try: {}", wrap(text, screen.width.saturating_sub(11), 11)),
+        Some(text) => writeln!(
+            out,
+            "      try: {}",
+            wrap(text, screen.width.saturating_sub(11), 11)
+        ),
         None => Ok(()),
     }
 }
@@ -182,7 +199,11 @@ mod tests {
     use super::*;
 
     fn probe(status: ProbeState) -> DoctorProbe {
-        DoctorProbe { name: "tcp_probe".to_owned(), status, ..DoctorProbe::default() }
+        DoctorProbe {
+            name: "tcp_probe".to_owned(),
+            status,
+            ..DoctorProbe::default()
+        }
     }
 
     #[test]
@@ -194,16 +215,33 @@ mod tests {
         assert_eq!(report.judge(), Verdict::Ready);
         report.probes.push(probe(ProbeState::Missing));
         assert_eq!(report.judge(), Verdict::Limited);
-        report.checks.push(Check { required: true, ..Check::default() });
+        report.checks.push(Check {
+            required: true,
+            ..Check::default()
+        });
         assert_eq!(report.judge(), Verdict::Blocked);
     }
 
     #[test]
     fn a_remedy_is_said_once() {
-        let missing = DoctorProbe { remedy: Some("run as root".to_owned()), ..probe(ProbeState::Missing) };
-        let report = DoctorReport { probes: vec![missing.clone(), missing], ..DoctorReport::default() };
+        let missing = DoctorProbe {
+            remedy: Some("run as root".to_owned()),
+            ..probe(ProbeState::Missing)
+        };
+        let report = DoctorReport {
+            probes: vec![missing.clone(), missing],
+            ..DoctorReport::default()
+        };
         let mut out = Vec::new();
-        report.write_text(Screen { width: 80, colour: false }, &mut out).expect("written");
+        report
+            .write_text(
+                Screen {
+                    width: 80,
+                    colour: false,
+                },
+                &mut out,
+            )
+            .expect("written");
         let text = String::from_utf8(out).expect("text");
         assert_eq!(text.matches("try: run as root").count(), 1, "{text}");
     }

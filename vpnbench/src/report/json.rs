@@ -35,14 +35,33 @@ mod tests {
     fn the_schema_names_every_part_of_the_contract() {
         let schema = schema();
         for part in [
-            "schema", "run", "benchmark", "capture", "tunnel", "flows", "stages", "losses",
-            "ledger", "reordering", "coalescing", "retransmits", "threads", "cpu", "what_if",
+            "schema",
+            "run",
+            "benchmark",
+            "capture",
+            "tunnel",
+            "flows",
+            "stages",
+            "losses",
+            "ledger",
+            "reordering",
+            "coalescing",
+            "retransmits",
+            "threads",
+            "cpu",
+            "what_if",
             "findings",
         ] {
             assert!(schema["properties"].get(part).is_some(), "{part}");
             let required = schema["required"].as_array().expect("a list");
-            assert!(required.iter().any(|name| name == part), "{part} is always there");
+            assert!(
+                required.iter().any(|name| name == part),
+                "{part} is always there"
+            );
         }
-        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        assert_eq!(
+            schema["$schema"],
+            "https://json-schema.org/draft/2020-12/schema"
+        );
     }
 }

@@ -17,31 +17,51 @@ impl Screen {
     /// A section title.
     #[must_use]
     pub fn title(&self, text: &str) -> String {
-        if self.colour { text.bold().to_string() } else { text.to_owned() }
+        if self.colour {
+            text.bold().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Text of less weight.
     #[must_use]
     pub fn faint(&self, text: &str) -> String {
-        if self.colour { text.dimmed().to_string() } else { text.to_owned() }
+        if self.colour {
+            text.dimmed().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Something in order.
     #[must_use]
     pub fn good(&self, text: &str) -> String {
-        if self.colour { text.green().to_string() } else { text.to_owned() }
+        if self.colour {
+            text.green().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Something that needs attention.
     #[must_use]
     pub fn bad(&self, text: &str) -> String {
-        if self.colour { text.red().to_string() } else { text.to_owned() }
+        if self.colour {
+            text.red().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Something to know.
     #[must_use]
     pub fn warn(&self, text: &str) -> String {
-        if self.colour { text.yellow().to_string() } else { text.to_owned() }
+        if self.colour {
+            text.yellow().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -70,7 +90,10 @@ impl Table {
     /// An empty table.
     #[must_use]
     pub fn new(columns: &[(&'static str, Align)]) -> Table {
-        Table { columns: columns.to_vec(), rows: Vec::new() }
+        Table {
+            columns: columns.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row; it has a cell per column.
@@ -92,7 +115,11 @@ impl Table {
     pub fn write(&self, title: &str, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", screen.title(title))?;
         let widths = self.widths(screen.width);
-        let heading: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let heading: Vec<String> = self
+            .columns
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
         writeln!(out, "{}", screen.faint(&self.line(&heading, &widths)))?;
         for row in &self.rows {
             writeln!(out, "{}", self.line(row, &widths))?;
@@ -102,7 +129,10 @@ impl Table {
 
     fn widths(&self, available: usize) -> Vec<usize> {
         let natural = |(at, (name, _)): (usize, &(&str, Align))| {
-            let cells = self.rows.iter().map(|row| row.get(at).map_or(0, |cell| length(cell)));
+            let cells = self
+                .rows
+                .iter()
+                .map(|row| row.get(at).map_or(0, |cell| length(cell)));
             cells.max().unwrap_or(0).max(length(name))
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(natural).collect();
@@ -110,7 +140,11 @@ impl Table {
             INDENT + widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
         };
         while total(&widths) > available {
-            let texts = self.columns.iter().enumerate().filter(|(_, column)| column.1 == Align::Text);
+            let texts = self
+                .columns
+                .iter()
+                .enumerate()
+                .filter(|(_, column)| column.1 == Align::Text);
             let widest = texts.map(|(at, _)| at).max_by_key(|at| widths[*at]);
             match widest {
                 Some(at) if widths[at] > NARROWEST => widths[at] -= 1,
@@ -122,7 +156,9 @@ impl Table {
 
     fn line(&self, cells: &[String], widths: &[usize]) -> String {
         let mut line = " ".repeat(INDENT);
-        for (at, ((cell, width), (_, align))) in cells.iter().zip(widths).zip(&self.columns).enumerate() {
+        for (at, ((cell, width), (_, align))) in
+            cells.iter().zip(widths).zip(&self.columns).enumerate()
+        {
             if at > 0 {
                 line.push_str(&" ".repeat(GAP));
             }
@@ -179,8 +215,13 @@ mod tests {
 
     fn text(table: &Table, width: usize) -> String {
         let mut out = Vec::new();
-        let screen = Screen { width, colour: false };
-        table.write("TITLE", screen, &mut out).expect("a vector takes everything");
+        let screen = Screen {
+            width,
+            colour: false,
+        };
+        table
+            .write("TITLE", screen, &mut out)
+            .expect("a vector takes everything");
         String::from_utf8(out).expect("text")
     }
 
@@ -193,7 +234,11 @@ mod tests {
             text(&table, 80),
             "TITLE\n name                units\n a-rather-long-name  1,000\n b                       7\n"
         );
-        assert!(text(&table, 20).lines().all(|line| line.chars().count() <= 20));
+        assert!(
+            text(&table, 20)
+                .lines()
+                .all(|line| line.chars().count() <= 20)
+        );
         assert!(text(&table, 3).contains("1,000"), "numbers are never cut");
     }
 

@@ -48,9 +48,16 @@ fn header(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()
                 [one] => one.clone(),
                 [first, rest @ ..] => format!("{first} and {} more", rest.len()),
             };
-            let on = outer.interface.as_deref().map_or(String::new(), |name| format!(" on {name}"));
+            let on = outer
+                .interface
+                .as_deref()
+                .map_or(String::new(), |name| format!(" on {name}"));
             let protocol = outer.protocol.as_deref().unwrap_or("?");
-            writeln!(out, "{}    {protocol} {local} > {remotes}{on}", screen.title("outer"))?;
+            writeln!(
+                out,
+                "{}    {protocol} {local} > {remotes}{on}",
+                screen.title("outer")
+            )?;
         }
     }
     if report.tunnels.is_empty() {
@@ -65,7 +72,10 @@ fn run_line(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<
     if !run.command.is_empty() {
         parts.push(run.command.join(" "));
     }
-    parts.push(run.duration_s.map_or("unknown duration".to_owned(), duration));
+    parts.push(
+        run.duration_s
+            .map_or("unknown duration".to_owned(), duration),
+    );
     if let Some(status) = &run.command_status {
         match (status.code, status.signal) {
             (Some(0), _) => {}
@@ -74,8 +84,12 @@ fn run_line(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<
             _ => {}
         }
     }
-    let mut algorithms: Vec<&str> =
-        run.environment.congestion_control.values().map(String::as_str).collect();
+    let mut algorithms: Vec<&str> = run
+        .environment
+        .congestion_control
+        .values()
+        .map(String::as_str)
+        .collect();
     algorithms.dedup();
     if let [one] = algorithms[..] {
         parts.push(one.to_owned());
@@ -84,7 +98,12 @@ fn run_line(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<
     writeln!(out, "{}      {}", screen.title("run"), parts.join(", "))?;
     for change in &run.changes {
         let line = format!("{} after {}", change.what, duration(change.time_s));
-        writeln!(out, "{}  {}", screen.warn("changed"), wrap(&line, screen.width.saturating_sub(9), 9))?;
+        writeln!(
+            out,
+            "{}  {}",
+            screen.warn("changed"),
+            wrap(&line, screen.width.saturating_sub(9), 9)
+        )?;
     }
     writeln!(out)
 }
@@ -109,8 +128,14 @@ fn taps(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> 
         ("payload", Align::Number),
         ("rate", Align::Number),
     ]);
-    let several = report.interfaces.iter().any(|one| one.netns != report.interfaces[0].netns)
-        || report.taps.iter().any(|one| one.netns != report.taps[0].netns);
+    let several = report
+        .interfaces
+        .iter()
+        .any(|one| one.netns != report.interfaces[0].netns)
+        || report
+            .taps
+            .iter()
+            .any(|one| one.netns != report.taps[0].netns);
     for tap in &report.taps {
         table.row(vec![
             tap.tap.clone(),
@@ -136,7 +161,11 @@ fn place(tap: &TapCount, several: bool) -> String {
         (None, Some(port)) => format!("port {port}"),
         (None, None) => "-".to_owned(),
     };
-    if several { format!("{device} in {}", tap.netns) } else { device }
+    if several {
+        format!("{device} in {}", tap.netns)
+    } else {
+        device
+    }
 }
 
 fn retransmits(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
@@ -145,18 +174,35 @@ fn retransmits(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Resu
     else {
         return writeln!(out, "{title}   not observed\n");
     };
-    let mut causes: Vec<(&str, u64)> =
-        by_cause.rows().into_iter().filter(|(_, segments)| *segments > 0).collect();
+    let mut causes: Vec<(&str, u64)> = by_cause
+        .rows()
+        .into_iter()
+        .filter(|(_, segments)| *segments > 0)
+        .collect();
     causes.sort_by_key(|(_, segments)| std::cmp::Reverse(*segments));
     let texts: Vec<String> = causes
         .iter()
         .map(|(name, segments)| format!("{} {}", cause_name(name), count(*segments)))
         .collect();
-    let by = if texts.is_empty() { String::new() } else { format!(": {}", texts.join(", ")) };
+    let by = if texts.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", texts.join(", "))
+    };
     let line = format!("{}{by}", plural(total, "segment"));
-    writeln!(out, "{title}   {}", wrap(&line, screen.width.saturating_sub(14), 14))?;
+    writeln!(
+        out,
+        "{title}   {}",
+        wrap(&line, screen.width.saturating_sub(14), 14)
+    )?;
     for flow in report.retransmits.flows.iter().take(ROWS / 2) {
-        writeln!(out, " {} > {}   {}", flow.local, flow.remote, count(flow.segments))?;
+        writeln!(
+            out,
+            " {} > {}   {}",
+            flow.local,
+            flow.remote,
+            count(flow.segments)
+        )?;
     }
     writeln!(out)
 }
@@ -176,7 +222,11 @@ fn cause_name(field: &str) -> &str {
 }
 
 fn drops(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let probe = report.capture.probes.iter().find(|probe| probe.name == "kfree_skb");
+    let probe = report
+        .capture
+        .probes
+        .iter()
+        .find(|probe| probe.name == "kfree_skb");
     if !probe.is_some_and(|probe| probe.attached) {
         return writeln!(out, "{}   not observed\n", screen.title("DROPS"));
     }
@@ -213,21 +263,47 @@ fn drops(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()>
 }
 
 fn books(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let compared = report.books.iter().filter(|line| line.agrees.is_some()).count();
-    let agree = report.books.iter().filter(|line| line.agrees == Some(true)).count();
+    let compared = report
+        .books
+        .iter()
+        .filter(|line| line.agrees.is_some())
+        .count();
+    let agree = report
+        .books
+        .iter()
+        .filter(|line| line.agrees == Some(true))
+        .count();
     let title = screen.title("BOOKS");
     let rest = report.books.len() - compared;
-    let rest = if rest > 0 { format!("; {rest} could not be compared") } else { String::new() };
+    let rest = if rest > 0 {
+        format!("; {rest} could not be compared")
+    } else {
+        String::new()
+    };
     if compared == 0 {
-        return writeln!(out, "{title}   nothing could be reconciled with the kernel's counters{rest}\n");
+        return writeln!(
+            out,
+            "{title}   nothing could be reconciled with the kernel's counters{rest}\n"
+        );
     }
     let text = format!("reconciled {agree} of {compared} with the kernel's counters");
-    let text = if agree == compared { screen.good(&text) } else { screen.bad(&text) };
+    let text = if agree == compared {
+        screen.good(&text)
+    } else {
+        screen.bad(&text)
+    };
     writeln!(out, "{title}   {text}{rest}")?;
-    for line in report.books.iter().filter(|line| line.agrees == Some(false)) {
+    for line in report
+        .books
+        .iter()
+        .filter(|line| line.agrees == Some(false))
+    {
         let (kernel, own) = (line.kernel.unwrap_or(0), line.vpnbench.unwrap_or(0));
         let difference = line.difference.unwrap_or(0);
-        let note = line.note.as_deref().map_or(String::new(), |note| format!("; {note}"));
+        let note = line
+            .note
+            .as_deref()
+            .map_or(String::new(), |note| format!("; {note}"));
         let text = format!(
             "{} ({}): kernel {}, vpnbench {}, difference {}{note}",
             line.counter,
@@ -242,7 +318,11 @@ fn books(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()>
 }
 
 fn threads(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let probe = report.capture.probes.iter().find(|probe| probe.name == "sched_switch");
+    let probe = report
+        .capture
+        .probes
+        .iter()
+        .find(|probe| probe.name == "sched_switch");
     if !probe.is_some_and(|probe| probe.attached) {
         return writeln!(out, "{}   not observed\n", screen.title("THREADS"));
     }
@@ -256,7 +336,11 @@ fn threads(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<(
         ("asleep", Align::Number),
         ("switches", Align::Number),
     ]);
-    let busy: Vec<_> = report.threads.iter().filter(|thread| thread.cpu_s > 0.0).collect();
+    let busy: Vec<_> = report
+        .threads
+        .iter()
+        .filter(|thread| thread.cpu_s > 0.0)
+        .collect();
     for thread in busy.iter().take(ROWS) {
         let blocked = &thread.blocked_s;
         table.row(vec![
@@ -276,23 +360,40 @@ fn threads(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<(
     table.write("THREADS", screen, out)?;
     if busy.len() > ROWS {
         let time: f64 = busy[ROWS..].iter().map(|thread| thread.cpu_s).sum();
-        writeln!(out, " and {} with {}", plural((busy.len() - ROWS) as u64, "more thread"), duration(time))?;
+        writeln!(
+            out,
+            " and {} with {}",
+            plural((busy.len() - ROWS) as u64, "more thread"),
+            duration(time)
+        )?;
     }
     writeln!(out)
 }
 
 fn capture(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     let capture = &report.capture;
-    let state = if capture.complete { screen.good("complete") } else { screen.bad("incomplete") };
-    let mut parts =
-        vec![format!("{}, {} lost", plural(capture.events, "event"), count(capture.lost))];
+    let state = if capture.complete {
+        screen.good("complete")
+    } else {
+        screen.bad("incomplete")
+    };
+    let mut parts = vec![format!(
+        "{}, {} lost",
+        plural(capture.events, "event"),
+        count(capture.lost)
+    )];
     if let (Some(cpu), Some(run)) = (capture.tool_cpu_s, report.run.duration_s) {
         parts.push(format!("vpnbench used {} of one core", percent(cpu / run)));
     }
     if let Some(size) = capture.bytes {
         parts.push(format!("trace {}", bytes(size)));
     }
-    writeln!(out, "{} {state}: {}", screen.title("CAPTURE"), parts.join("; "))
+    writeln!(
+        out,
+        "{} {state}: {}",
+        screen.title("CAPTURE"),
+        parts.join("; ")
+    )
 }
 
 fn notes(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
@@ -302,11 +403,20 @@ fn notes(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()>
             Severity::DataLoss => screen.warn("loss"),
             Severity::Error => screen.bad("error"),
         };
-        writeln!(out, " {mark}  {}", wrap(&problem.message, screen.width.saturating_sub(8), 7))?;
+        writeln!(
+            out,
+            " {mark}  {}",
+            wrap(&problem.message, screen.width.saturating_sub(8), 7)
+        )?;
     }
     if report.problems.len() > NOTES {
         let more = report.problems.len() - NOTES;
-        writeln!(out, " {}  {} in the JSON report", screen.faint("note"), plural(more as u64, "more note"))?;
+        writeln!(
+            out,
+            " {}  {} in the JSON report",
+            screen.faint("note"),
+            plural(more as u64, "more note")
+        )?;
     }
     Ok(())
 }

@@ -59,7 +59,9 @@ pub struct Reader {
 impl Reader {
     /// Opens a trace.
     pub fn open(path: &Path) -> Result<Reader, TraceError> {
-        Err(TraceError { path: path.display().to_string() })
+        Err(TraceError {
+            path: path.display().to_string(),
+        })
     }
 
     /// The first frame.
