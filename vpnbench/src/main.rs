@@ -1,3 +1,7 @@
 //! Parse, dispatch, print the error, exit status.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vpnbench::cli::main()
+}

@@ -1,1 +1,216 @@
-//! Pure passes over events.
+//! Pure analyses. Each is a struct fed with every event of one read of the trace; time arrives in
+//! the data, memory is bounded, and `finish` returns its output with the problems it met. Joins
+//! (interface counters against taps) are pure functions over outputs.
+//!
+//! No analysis reads a clock, a file, the environment or the network.
+
+pub mod address;
+pub mod books;
+pub mod cause;
+pub mod devices;
+pub mod drops;
+pub mod flows;
+pub mod interfaces;
+pub mod problem;
+pub mod retransmits;
+pub mod symbols;
+pub mod syscalls;
+pub mod taps;
+pub mod threads;
+
+use std::collections::BTreeMap;
+
+use vpnbench_common::catalog::ProbeId;
+
+use crate::trace::Event;
+use crate::trace::model::{Change, End, Namespace, Start, Symbols};
+
+pub use books::Reconciliation;
+pub use problem::{Problem, Severity};
+
+/// Everything but the events that an analysis may use: what the trace says about itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// First frame.
+    pub start: &'a Start,
+    /// Last frame, if the recording ended in order.
+    pub end: Option<&'a End>,
+    /// Changes while recording.
+    pub changes: &'a [Change],
+    /// Kernel symbols of the code addresses in records.
+    pub symbols: &'a Symbols,
+    /// Events lost per probe number.
+    pub lost: &'a BTreeMap<u8, u64>,
+}
+
+impl<'a> Context<'a> {
+    /// The parts of a trace that are not events.
+    #[must_use]
+    pub fn new(
+        start: &'a Start,
+        end: Option<&'a End>,
+        changes: &'a [Change],
+        symbols: &'a Symbols,
+        lost: &'a BTreeMap<u8, u64>,
+    ) -> Self {
+        Context {
+            start,
+            end,
+            changes,
+            symbols,
+            lost,
+        }
+    }
+
+    /// A watched namespace at the start and at the end of the run.
+    #[must_use]
+    pub fn namespace(&self, netns: u32) -> (Option<&'a Namespace>, Option<&'a Namespace>) {
+        let find = |all: &'a [Namespace]| all.iter().find(|one| one.netns == netns);
+        (
+            find(&self.start.environment.namespaces),
+            self.end.and_then(|end| find(&end.environment.namespaces)),
+        )
+    }
+
+    /// Whether a probe was attached. What it shows is unknown otherwise, not zero.
+    #[must_use]
+    pub fn attached(&self, probe: ProbeId) -> bool {
+        self.start
+            .probes
+            .iter()
+            .any(|status| status.id == probe as u8 && status.attached)
+    }
+
+    /// Increase of a protocol counter of a namespace over the run; `None` if either end lacks it
+    /// or it ran backwards.
+    #[must_use]
+    pub fn counter(&self, netns: u32, name: &str) -> Option<u64> {
+        let (start, end) = self.namespace(netns);
+        let before = start?.counters.get(name)?;
+        end?.counters.get(name)?.checked_sub(*before)
+    }
+
+    /// Name of a namespace for people: its name, or its inode number.
+    #[must_use]
+    pub fn namespace_name(&self, netns: u32) -> String {
+        let named = self.namespace(netns).0.and_then(|one| one.name.clone());
+        named.unwrap_or_else(|| format!("netns {netns}"))
+    }
+
+    /// Seconds from the start of the recording to a moment of `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn seconds_since_start(&self, time_ns: u64) -> f64 {
+        let start = self.start.clock.monotonic_ns;
+        if time_ns >= start {
+            seconds(time_ns - start)
+        } else {
+            -seconds(start - time_ns)
+        }
+    }
+}
+
+/// Nanoseconds as seconds.
+#[must_use]
+pub fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// All analyses of one trace.
+#[derive(Debug, Default)]
+pub struct Analyses {
+    taps: taps::Taps,
+    flows: flows::Flows,
+    retransmits: retransmits::Retransmits,
+    drops: drops::Drops,
+    threads: threads::Threads,
+    syscalls: syscalls::Syscalls,
+    events_by_probe: BTreeMap<u8, u64>,
+    span: Span,
+}
+
+/// First and last event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Events.
+    pub events: u64,
+    /// `CLOCK_MONOTONIC` ns of the first event.
+    pub first_ns: Option<u64>,
+    /// `CLOCK_MONOTONIC` ns of the last event.
+    pub last_ns: Option<u64>,
+}
+
+/// What the analyses found.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// Packets per tap.
+    pub taps: Vec<taps::TapCount>,
+    /// Flows per tap.
+    pub flows: Vec<flows::FlowCount>,
+    /// Retransmissions by cause.
+    pub retransmits: retransmits::Output,
+    /// Dropped packets.
+    pub drops: drops::Output,
+    /// CPU time per thread.
+    pub threads: threads::Output,
+    /// System calls per process.
+    pub syscalls: Vec<syscalls::SyscallCount>,
+    /// Interfaces: counters beside taps.
+    pub interfaces: interfaces::Output,
+    /// Events per probe number.
+    pub events_by_probe: BTreeMap<u8, u64>,
+    /// First and last event.
+    pub span: Span,
+}
+
+impl Analyses {
+    /// Takes one event, in time order.
+    pub fn observe(&mut self, event: &Event<'_>) {
+        let time = event.header().time_ns;
+        *self
+            .events_by_probe
+            .entry(event.header().probe)
+            .or_default() += 1;
+        self.span.events += 1;
+        self.span.first_ns.get_or_insert(time);
+        self.span.last_ns = Some(time);
+        self.taps.observe(event);
+        self.flows.observe(event);
+        self.retransmits.observe(event);
+        self.drops.observe(event);
+        self.threads.observe(event);
+        self.syscalls.observe(event);
+    }
+
+    /// Ends all analyses and joins their outputs.
+    #[must_use]
+    pub fn finish(self, context: &Context<'_>) -> (Outputs, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut collect = |found: Vec<Problem>| problems.extend(found);
+        let (taps, found) = self.taps.finish(context);
+        collect(found);
+        let (flows, found) = self.flows.finish(context);
+        collect(found);
+        let (retransmits, found) = self.retransmits.finish(context);
+        collect(found);
+        let (drops, found) = self.drops.finish(context);
+        collect(found);
+        let (threads, found) = self.threads.finish(context, self.span);
+        collect(found);
+        let (syscalls, found) = self.syscalls.finish(context);
+        collect(found);
+        let (interfaces, found) = interfaces::join(context, &taps, &drops);
+        collect(found);
+        let outputs = Outputs {
+            taps,
+            flows,
+            retransmits,
+            drops,
+            threads,
+            syscalls,
+            interfaces,
+            events_by_probe: self.events_by_probe,
+            span: self.span,
+        };
+        (outputs, problems)
+    }
+}

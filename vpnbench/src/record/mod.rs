@@ -1,10 +1,10 @@
 //! Drains the ring buffers, snapshots the environment, writes the trace.
 
 pub mod clock;
-mod command;
+// command
 mod drain;
-mod follow;
+// follow
 mod kallsyms;
-pub mod session;
+// session
 
-pub use session::{Outcome, Request, record};
+

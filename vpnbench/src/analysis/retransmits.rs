@@ -1,0 +1,498 @@
+//! TCP retransmissions: how many, why, and whether they add up to the kernel's own counters.
+//!
+//! Distinct stacks are kept with counts and resolved at the end, when the symbols are known.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use vpnbench_common::catalog::ProbeId;
+use vpnbench_common::event;
+
+use super::books::{Reconciliation, Relation};
+use super::cause::{self, Cause, Detection, Entry, EntryFields, Fields};
+use super::{Context, Problem, address, symbols};
+use crate::trace::Event;
+
+/// Distinct stacks, flows and sockets kept.
+const KEYS_MAX: usize = 4096;
+/// `TCP_CA_Recovery`.
+const CA_RECOVERY: u32 = 3;
+/// `TCP_CA_Loss`.
+const CA_LOSS: u8 = 4;
+/// `TCP_CLOSE`.
+const CLOSE: u8 = 7;
+/// Stack id of what does not fit [`KEYS_MAX`], and of no stack at all.
+const NO_STACK: u32 = u32::MAX;
+
+/// Segments per cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ByCause {
+    /// Retransmission timer: the head of the queue.
+    pub rto: u64,
+    /// Clocked by acknowledgements while recovering from a timeout.
+    pub after_rto: u64,
+    /// Tail loss probes.
+    pub tlp: u64,
+    /// RACK's time test.
+    pub rack: u64,
+    /// Duplicate acknowledgements or SACKed segments reached a threshold.
+    pub dupack: u64,
+    /// RACK's reordering timer.
+    pub rack_timer: u64,
+    /// SYN and SYN-ACK.
+    pub syn: u64,
+    /// Path MTU shrank or an MTU probe was lost.
+    pub pmtu: u64,
+    /// Not recognised.
+    pub other: u64,
+}
+
+impl ByCause {
+    fn add(&mut self, cause: Cause, segments: u64) {
+        let slot = match cause {
+            Cause::Syn => &mut self.syn,
+            Cause::Rto => &mut self.rto,
+            Cause::AfterRto => &mut self.after_rto,
+            Cause::Tlp => &mut self.tlp,
+            Cause::Rack => &mut self.rack,
+            Cause::Dupack => &mut self.dupack,
+            Cause::RackTimer => &mut self.rack_timer,
+            Cause::Pmtu => &mut self.pmtu,
+            Cause::Other => &mut self.other,
+        };
+        *slot += segments;
+    }
+
+    /// Names and counts, in the order of this struct.
+    #[must_use]
+    pub fn rows(&self) -> [(&'static str, u64); 9] {
+        [
+            ("rto", self.rto),
+            ("after_rto", self.after_rto),
+            ("tlp", self.tlp),
+            ("rack", self.rack),
+            ("dupack", self.dupack),
+            ("rack_timer", self.rack_timer),
+            ("syn", self.syn),
+            ("pmtu", self.pmtu),
+            ("other", self.other),
+        ]
+    }
+}
+
+/// Retransmissions of one TCP flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FlowRetransmits {
+    /// Inode number of the sender's network namespace.
+    pub netns: u32,
+    /// The retransmitting end.
+    pub local: String,
+    /// The other end.
+    pub remote: String,
+    /// Segments sent again.
+    pub segments: u64,
+    /// Segments by cause.
+    pub by_cause: ByCause,
+}
+
+/// What the retransmissions came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Segments sent again, SYN-ACKs included.
+    pub total: u64,
+    /// By cause; adds up to `total`.
+    pub by_cause: ByCause,
+    /// Attempts that failed before the segment left.
+    pub failed: u64,
+    /// Entries into Recovery: by RACK's time test, a threshold, RACK's timer.
+    pub episodes: BTreeMap<&'static str, u64>,
+    /// Most segments first.
+    pub flows: Vec<FlowRetransmits>,
+    /// Beside the kernel's counters, per namespace.
+    pub books: Vec<Reconciliation>,
+}
+
+/// One end of a TCP connection: namespace, IP version, local and remote address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Flow {
+    netns: u32,
+    version: u8,
+    local: ([u8; 16], u16),
+    remote: ([u8; 16], u16),
+}
+
+/// What the cause of a retransmission depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    flow: Option<Flow>,
+    netns: u32,
+    stack: u32,
+    fields: Fields,
+    entry: Option<(u32, EntryFields)>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    events: u64,
+    segments: u64,
+    failed: u64,
+}
+
+/// Collects retransmissions by what decides their cause.
+#[derive(Debug, Default)]
+pub struct Retransmits {
+    stacks: BTreeMap<Vec<u64>, u32>,
+    flows: BTreeMap<Flow, ()>,
+    counts: BTreeMap<Key, Count>,
+    synacks: BTreeMap<(u32, Option<Flow>), u64>,
+    entries: BTreeMap<(u32, u32, EntryFields), u64>,
+    last_entry: BTreeMap<u64, (u32, EntryFields)>,
+    dropped_keys: u64,
+}
+
+impl Retransmits {
+    /// Takes one event.
+    pub fn observe(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Retransmit(event) => self.retransmit(event),
+            Event::SynAckRetransmit(event) => {
+                let flow = Flow {
+                    netns: event.netns,
+                    version: event.ip_version,
+                    local: (event.laddr, event.lport),
+                    remote: (event.raddr, event.rport),
+                };
+                let flow = self.known(flow);
+                *self.synacks.entry((event.netns, flow)).or_default() += 1;
+            }
+            Event::CongState(event) if event.new == CA_RECOVERY => self.entry(event),
+            Event::SockState(event) if event.new == CLOSE => {
+                self.last_entry.remove(&event.sk);
+            }
+            _ => {}
+        }
+    }
+
+    fn retransmit(&mut self, event: &event::Retransmit) {
+        let flow = self.known(Flow {
+            netns: event.netns,
+            version: event.ip_version,
+            local: (event.laddr, event.lport),
+            remote: (event.raddr, event.rport),
+        });
+        let fields = Fields {
+            state: event.state,
+            ca_state: event.ca_state,
+            pending: event.pending,
+            timed_out: event.retransmits > 0,
+        };
+        let stack = self.stack(&event.stack, event.depth);
+        let entry = self.last_entry.get(&event.sk).copied();
+        let key = Key {
+            flow,
+            netns: event.netns,
+            stack,
+            fields,
+            entry,
+        };
+        let count = self.counts.entry(key).or_default();
+        if event.error == 0 {
+            count.events += 1;
+            count.segments += u64::from(event.segments.max(1));
+        } else {
+            count.failed += 1;
+        }
+    }
+
+    fn entry(&mut self, event: &event::CongState) {
+        let stack = self.stack(&event.stack, event.depth);
+        let fields = EntryFields {
+            sack: event.sack_ok != 0,
+            reordering_seen: event.reord_seen != 0,
+            threshold_reached: event.sacked_out >= event.reordering,
+        };
+        *self
+            .entries
+            .entry((event.netns, stack, fields))
+            .or_default() += 1;
+        if self.last_entry.len() < KEYS_MAX || self.last_entry.contains_key(&event.sk) {
+            self.last_entry.insert(event.sk, (stack, fields));
+        } else {
+            self.dropped_keys += 1;
+        }
+    }
+
+    fn stack(&mut self, stack: &[u64], depth: u32) -> u32 {
+        let frames = &stack[..stack.len().min(depth as usize)];
+        if frames.is_empty() {
+            return NO_STACK;
+        }
+        if let Some(id) = self.stacks.get(frames) {
+            return *id;
+        }
+        if self.stacks.len() >= KEYS_MAX {
+            self.dropped_keys += 1;
+            return NO_STACK;
+        }
+        let id = u32::try_from(self.stacks.len()).unwrap_or(NO_STACK);
+        self.stacks.insert(frames.to_vec(), id);
+        id
+    }
+
+    fn known(&mut self, flow: Flow) -> Option<Flow> {
+        if self.flows.len() >= KEYS_MAX && !self.flows.contains_key(&flow) {
+            self.dropped_keys += 1;
+            return None;
+        }
+        self.flows.insert(flow, ());
+        Some(flow)
+    }
+
+    /// Resolves the stacks and adds up.
+    #[must_use]
+    pub fn finish(self, context: &Context<'_>) -> (Output, Vec<Problem>) {
+        let resolver = Resolver::new(&self.stacks, context);
+        let mut sums = Sums::default();
+        let mut guessed = 0;
+        for (key, count) in &self.counts {
+            let frames = resolver.frames(key.stack);
+            let entry = key
+                .entry
+                .map(|(stack, fields)| resolver.entry(key.netns, stack, fields));
+            let cause = cause::cause(frames, key.fields, entry);
+            if frames.is_empty() {
+                guessed += count.segments;
+            }
+            sums.add(key, cause, cause::through_queue(frames), count);
+        }
+        for (&(netns, flow), &count) in &self.synacks {
+            sums.synack(netns, flow, count);
+        }
+        let mut episodes = BTreeMap::from([("dupack", 0), ("rack", 0), ("rack_timer", 0)]);
+        for (&(netns, stack, fields), &count) in &self.entries {
+            let name = match resolver.entry(netns, stack, fields) {
+                Entry::Rack => "rack",
+                Entry::Dupack => "dupack",
+                Entry::RackTimer => "rack_timer",
+            };
+            *episodes.entry(name).or_default() += count;
+            let namespace = sums.namespaces.entry(netns).or_default();
+            if fields.sack {
+                namespace.sack_entries += count
+            } else {
+                namespace.reno_entries += count
+            }
+        }
+        let problems = self.problems(guessed);
+        (sums.output(context, episodes), problems)
+    }
+
+    fn problems(&self, guessed: u64) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if guessed > 0 {
+            let message = format!(
+                "{guessed} retransmitted segments have no readable kernel stack; their cause is inferred from the sender's state"
+            );
+            problems.push(Problem::data_loss("retransmits", message));
+        }
+        if self.dropped_keys > 0 {
+            let message = format!(
+                "{} events of more than {KEYS_MAX} flows, sockets or stacks are counted without telling them apart",
+                self.dropped_keys
+            );
+            problems.push(Problem::data_loss("retransmits", message));
+        }
+        problems
+    }
+}
+
+/// Function names of the distinct stacks.
+struct Resolver<'a> {
+    frames: BTreeMap<u32, Vec<&'a str>>,
+    context: &'a Context<'a>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(stacks: &BTreeMap<Vec<u64>, u32>, context: &'a Context<'a>) -> Resolver<'a> {
+        let resolve = |stack: &Vec<u64>| -> Vec<&'a str> {
+            stack
+                .iter()
+                .filter_map(|address| symbols::function(context.symbols, *address))
+                .collect()
+        };
+        let frames = stacks
+            .iter()
+            .map(|(stack, id)| (*id, resolve(stack)))
+            .collect();
+        Resolver { frames, context }
+    }
+
+    fn frames(&self, stack: u32) -> &[&'a str] {
+        self.frames.get(&stack).map_or(&[], Vec::as_slice)
+    }
+
+    fn entry(&self, netns: u32, stack: u32, fields: EntryFields) -> Entry {
+        let namespace = self.context.namespace(netns).0;
+        let sysctl = namespace.and_then(|one| one.sysctls.get("net.ipv4.tcp_recovery"));
+        let release = &self.context.start.host.kernel_release;
+        let detection = Detection::new(sysctl.map(String::as_str), release);
+        cause::entry(self.frames(stack), fields, detection)
+    }
+}
+
+/// Sums of one namespace that have a counter in the kernel.
+#[derive(Debug, Clone, Copy, Default)]
+struct NamespaceSums {
+    segments: u64,
+    synacks: u64,
+    timeouts: u64,
+    probes: u64,
+    syns: u64,
+    fast: u64,
+    slow_start: u64,
+    sack_entries: u64,
+    reno_entries: u64,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    total: u64,
+    failed: u64,
+    by_cause: ByCause,
+    flows: BTreeMap<Flow, (u64, ByCause)>,
+    namespaces: BTreeMap<u32, NamespaceSums>,
+}
+
+impl Sums {
+    fn add(&mut self, key: &Key, cause: Cause, queue: bool, count: &Count) {
+        self.total += count.segments;
+        self.failed += count.failed;
+        self.by_cause.add(cause, count.segments);
+        if let Some(flow) = key.flow {
+            let sums = self.flows.entry(flow).or_default();
+            sums.0 += count.segments;
+            sums.1.add(cause, count.segments);
+        }
+        let sums = self.namespaces.entry(key.netns).or_default();
+        sums.segments += count.segments;
+        match cause {
+            Cause::Rto | Cause::Syn => sums.timeouts += count.events + count.failed,
+            Cause::Tlp => sums.probes += count.events,
+            _ => {}
+        }
+        if cause == Cause::Syn {
+            sums.syns += count.segments;
+        }
+        if queue && key.fields.ca_state == CA_LOSS {
+            sums.slow_start += count.segments;
+        } else if queue {
+            sums.fast += count.segments;
+        }
+    }
+
+    fn synack(&mut self, netns: u32, flow: Option<Flow>, count: u64) {
+        self.total += count;
+        self.by_cause.add(Cause::Syn, count);
+        if let Some(flow) = flow {
+            let sums = self.flows.entry(flow).or_default();
+            sums.0 += count;
+            sums.1.add(Cause::Syn, count);
+        }
+        self.namespaces.entry(netns).or_default().synacks += count;
+    }
+
+    fn output(&self, context: &Context<'_>, episodes: BTreeMap<&'static str, u64>) -> Output {
+        let mut flows: Vec<FlowRetransmits> = self
+            .flows
+            .iter()
+            .filter(|(_, (segments, _))| *segments > 0)
+            .map(|(flow, (segments, by_cause))| FlowRetransmits {
+                netns: flow.netns,
+                local: address::endpoint(flow.version, &flow.local.0, Some(flow.local.1)),
+                remote: address::endpoint(flow.version, &flow.remote.0, Some(flow.remote.1)),
+                segments: *segments,
+                by_cause: *by_cause,
+            })
+            .collect();
+        flows.sort_by_key(|row| std::cmp::Reverse(row.segments));
+        let namespaces = context
+            .start
+            .environment
+            .namespaces
+            .iter()
+            .map(|one| one.netns);
+        Output {
+            total: self.total,
+            by_cause: self.by_cause,
+            failed: self.failed,
+            episodes,
+            flows,
+            books: namespaces
+                .flat_map(|netns| self.books(context, netns))
+                .collect(),
+        }
+    }
+
+    /// The identities of net/ipv4/tcp_output.c, tcp_timer.c and tcp_input.c.
+    fn books(&self, context: &Context<'_>, netns: u32) -> Vec<Reconciliation> {
+        let sums = self.namespaces.get(&netns).copied().unwrap_or_default();
+        let place = context.namespace_name(netns);
+        let counter = |name: &str| context.counter(netns, name);
+        let sent = context.attached(ProbeId::TcpRetransmitSkb);
+        let synacks = sent && context.attached(ProbeId::TcpRetransmitSynack);
+        let entries = context.attached(ProbeId::TcpCongStateSet);
+        let line = |name: &str, (observed, own): (bool, u64), relation: Relation| {
+            Reconciliation::new(
+                name,
+                &place,
+                counter(name),
+                observed.then_some(own),
+                relation,
+            )
+        };
+        let failed = counter("TcpExtTCPRetransFail").unwrap_or(0);
+        let kernel = counter("TcpRetransSegs").and_then(|all| all.checked_sub(failed));
+        let own = synacks.then_some(sums.segments + sums.synacks);
+        let mut total = Reconciliation::new("TcpRetransSegs", &place, kernel, own, Relation::Equal);
+        if failed > 0 {
+            total = total.note(format!("without the {failed} of TcpExtTCPRetransFail"));
+        }
+        vec![
+            total,
+            line("TcpExtTCPFastRetrans", (sent, sums.fast), Relation::Equal),
+            line(
+                "TcpExtTCPSlowStartRetrans",
+                (sent, sums.slow_start),
+                Relation::Equal,
+            ),
+            line(
+                "TcpExtTCPSynRetrans",
+                (synacks, sums.syns + sums.synacks),
+                Relation::Equal,
+            ),
+            line(
+                "TcpExtTCPTimeouts",
+                (sent, sums.timeouts),
+                Relation::KernelAtLeast,
+            )
+            .note("the kernel also counts timeouts that give up the connection"),
+            line(
+                "TcpExtTCPLossProbes",
+                (sent, sums.probes),
+                Relation::KernelAtLeast,
+            )
+            .note("the kernel also counts probes that carry new data"),
+            line(
+                "TcpExtTCPSackRecovery",
+                (entries, sums.sack_entries),
+                Relation::Equal,
+            ),
+            line(
+                "TcpExtTCPRenoRecovery",
+                (entries, sums.reno_entries),
+                Relation::Equal,
+            ),
+        ]
+    }
+}

@@ -1,0 +1,189 @@
+//! What the command line accepts.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::lab::LabArgs;
+use super::values::{
+    self, Buffer, Destination, NetnsSelector, OuterSelector, ProbeChoice, parse_buffer,
+    parse_duration, parse_keep_payload,
+};
+
+/// Explains VPN benchmark results packet by packet.
+///
+/// Attaches eBPF programs to the tunnel device, the TCP stack, the daemon's outer socket and the
+/// scheduler while a benchmark runs, and says what the kernel saw.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vpnbench",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
+pub struct Cli {
+    /// Options of all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of all commands.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// When to write colours; NO_COLOR is honoured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorMode,
+    /// Print errors only on stderr
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print more on stderr; twice for debugging
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// When to write colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorMode {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what this kernel and user may do, and what to do about what is missing
+    Doctor(DoctorArgs),
+    /// Attach, run a command or wait, then print the report
+    Attach(AttachArgs),
+    /// Attach, run a command or wait, and only write the trace
+    Record(RecordArgs),
+    /// Analyse a recorded trace
+    Report(ReportArgs),
+    /// Reproduce: topologies, impairment, daemons and benchmarks on this machine
+    Lab(LabArgs),
+    /// Print shell completions
+    Completions {
+        /// Shell
+        shell: Shell,
+    },
+    /// Print the manual page of vpnbench or of one command
+    Man {
+        /// Command
+        command: Option<String>,
+    },
+    /// Print the JSON Schema of the report
+    Schema,
+}
+
+/// `vpnbench doctor`
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+}
+
+/// Form of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// What to watch and how to record it.
+#[derive(Debug, Clone, Args)]
+pub struct CaptureArgs {
+    /// Tunnel device; found from the command's destination if not given
+    #[arg(long, value_name = "IFACE", value_parser = values::parse_interface)]
+    pub tun: Vec<String>,
+    /// Device that carries outer packets, or the daemon's outer address and port
+    #[arg(long, value_name = "IFACE|ADDR:PORT")]
+    pub outer: Vec<OuterSelector>,
+    /// Process id of the daemon
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// Name of the daemon's process
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Network namespace: a name, a path or pid:PID; repeat to see both ends on one machine
+    #[arg(long, value_name = "NAME|PATH|pid:PID")]
+    pub netns: Vec<NetnsSelector>,
+    /// Inner address of the other end; decides the tunnel as the command's destination would
+    #[arg(long, value_name = "ADDR")]
+    pub peer: Option<IpAddr>,
+    /// How long to record, e.g. 500ms, 30s, 2m; without a command and a duration until Ctrl-C
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Probes and groups of probes to attach instead of the usual ones (docs/probes.md)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub probes: Vec<ProbeChoice>,
+    /// Leave out system calls and scheduling
+    #[arg(long)]
+    pub no_threads: bool,
+    /// Sample kernel and user stacks of watched threads
+    #[arg(long)]
+    pub stacks: bool,
+    /// Ring buffer, e.g. 64MiB
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_buffer)]
+    pub buffer: Buffer,
+    /// Payload bytes to keep per packet
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_keep_payload)]
+    pub keep_payload: u32,
+    /// Command to run while recording; its end ends the recording
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// `vpnbench attach`
+#[derive(Debug, Clone, Args)]
+pub struct AttachArgs {
+    /// What to watch and how to record it.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// Keep the trace in this file
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Form of the report
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub report: Format,
+    /// Write the report to this file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub report_file: Option<Destination>,
+}
+
+/// `vpnbench record`
+#[derive(Debug, Clone, Args)]
+pub struct RecordArgs {
+    /// What to watch and how to record it.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// Trace to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// `vpnbench report`
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// Recorded trace; - is stdin
+    #[arg(required = true, value_name = "TRACE")]
+    pub traces: Vec<PathBuf>,
+    /// Form of the report
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+    /// Write the report to this file; - is stdout
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub output: Destination,
+}

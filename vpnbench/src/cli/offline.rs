@@ -1,0 +1,149 @@
+//! Commands that need neither the kernel nor privileges.
+
+use std::fs;
+use std::io::{self, Seek as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use super::args::{Cli, Format, ReportArgs};
+use super::output::Output;
+use super::values::Destination;
+use super::{ExitStatus, Failure};
+use crate::analysis::{Analyses, Context, Problem, Severity};
+use crate::report::{self, Recording, Report};
+use crate::trace::{self, Reader};
+
+/// `vpnbench report`
+pub(super) fn report(args: ReportArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
+    let [path] = args.traces.as_slice() else {
+        let error = anyhow::anyhow!("{} traces were given", args.traces.len());
+        let hint =
+            "joining the traces of several hosts is not in this version: report them one by one";
+        return Err(Failure::new(ExitStatus::Usage, error, hint));
+    };
+    let report = if path == Path::new("-") {
+        analyse_stdin()?
+    } else {
+        analyse(path)?
+    };
+    write_report(&report, args.format, &args.output, output)?;
+    Ok(ExitStatus::Done)
+}
+
+/// Writes a report in one of its forms.
+pub(super) fn write_report(
+    report: &Report,
+    format: Format,
+    destination: &Destination,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    output.to(destination, |out, screen| match format {
+        Format::Text => report::terminal::write(report, screen, out),
+        Format::Json => report::json::write(report, out),
+    })
+}
+
+/// Reads a trace once and analyses it.
+pub(super) fn analyse(path: &Path) -> anyhow::Result<Report> {
+    let reader = Reader::open(path)?;
+    let bytes = fs::metadata(path)
+        .ok()
+        .filter(fs::Metadata::is_file)
+        .map(|file| file.len());
+    let start = reader.start().clone();
+    let mut analyses = Analyses::default();
+    let summary = reader.for_each(|event| analyses.observe(&event))?;
+    let context = Context::new(
+        &start,
+        summary.end.as_ref(),
+        &summary.changes,
+        &summary.symbols,
+        &summary.lost,
+    );
+    let problems = summary.problems.iter().map(|problem| Problem {
+        severity: match problem.severity {
+            trace::Severity::Info => Severity::Info,
+            trace::Severity::DataLoss => Severity::DataLoss,
+            trace::Severity::Error => Severity::Error,
+        },
+        part: "trace".to_owned(),
+        message: problem.message.clone(),
+    });
+    let recording = Recording {
+        bytes,
+        truncated: summary.truncated,
+        problems: problems.collect(),
+    };
+    let (outputs, found) = analyses.finish(&context);
+    Ok(report::build(&context, outputs, found, recording))
+}
+
+/// A trace is read from a file; what comes on stdin is put in a temporary one.
+fn analyse_stdin() -> anyhow::Result<Report> {
+    let mut file =
+        tempfile::NamedTempFile::new().context("cannot create a temporary file for stdin")?;
+    io::copy(&mut io::stdin().lock(), &mut file).context("cannot read the trace from stdin")?;
+    file.rewind()
+        .context("cannot read the temporary file for stdin")?;
+    analyse(file.path()).context("stdin")
+}
+
+/// `vpnbench completions`
+pub(super) fn completions(shell: Shell, output: &mut Output) -> Result<ExitStatus, Failure> {
+    // The generator panics when its writer fails, so it gets one that cannot.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "vpnbench", &mut script);
+    output.to(&Destination::Stdout, |out, _| out.write_all(&script))?;
+    Ok(ExitStatus::Done)
+}
+
+/// `vpnbench man`
+pub(super) fn man(command: Option<&str>, output: &mut Output) -> Result<ExitStatus, Failure> {
+    let mut root = Cli::command().disable_help_subcommand(true);
+    root.build();
+    let page = match command {
+        None => root,
+        Some(name) => {
+            let found = root.find_subcommand(name).cloned();
+            let Some(found) = found else {
+                let names: Vec<&str> = root
+                    .get_subcommands()
+                    .map(clap::Command::get_name)
+                    .collect();
+                let error = anyhow::anyhow!("there is no command \"{name}\"");
+                let hint = format!("commands: {}", names.join(", "));
+                return Err(Failure::new(ExitStatus::Usage, error, hint));
+            };
+            found.display_name(format!("vpnbench-{name}"))
+        }
+    };
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page)
+        .render(&mut text)
+        .context("cannot write the manual page")?;
+    output.to(&Destination::Stdout, |out, _| out.write_all(&text))?;
+    Ok(ExitStatus::Done)
+}
+
+/// `vpnbench schema`
+pub(super) fn schema(output: &mut Output) -> Result<ExitStatus, Failure> {
+    let schema = report::json::schema();
+    output.to(&Destination::Stdout, |out, _| {
+        serde_json::to_writer_pretty(&mut *out, &schema).map_err(io::Error::from)?;
+        out.write_all(b"\n")
+    })?;
+    Ok(ExitStatus::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,348 @@
+//! From outputs of the analyses to the report.
+
+use std::collections::BTreeMap;
+
+use vpnbench_common::catalog::{ProbeId, Tap, probe_row};
+
+use super::model::{
+    self, Capture, Change, CommandStatus, Daemon, Environment, Flow, Loss, Outer, Report,
+    Retransmits, Run, Tunnel,
+};
+use crate::analysis::{Context, Outputs, Problem, Severity, address, seconds, threads};
+use crate::trace::model as trace;
+
+/// Parts that this version does not compute.
+const NOT_ANALYSED: [&str; 10] = [
+    "benchmark",
+    "stages",
+    "ledger",
+    "reordering",
+    "coalescing",
+    "retransmits.spurious",
+    "cpu",
+    "what_if",
+    "findings",
+    "flows.rtt_us",
+];
+
+/// What is known of the recording as a file.
+#[derive(Debug, Clone, Default)]
+pub struct Recording {
+    /// Size in bytes; `None` if it is not a file.
+    pub bytes: Option<u64>,
+    /// Whether it ends before its end frame.
+    pub truncated: bool,
+    /// What was wrong with the file.
+    pub problems: Vec<Problem>,
+}
+
+/// Composes the report of one trace.
+#[must_use]
+pub fn build(
+    context: &Context<'_>,
+    outputs: Outputs,
+    found: Vec<Problem>,
+    recording: Recording,
+) -> Report {
+    let tunnels: Vec<Tunnel> = context
+        .start
+        .tunnels
+        .iter()
+        .map(|one| tunnel(context, one))
+        .collect();
+    let capture = capture(context, &outputs, &recording);
+    let mut problems = recording.problems;
+    problems.extend(unseen(context, &capture));
+    problems.extend(found);
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    let retransmits = &outputs.retransmits;
+    let mut books = retransmits.books.clone();
+    books.extend(outputs.drops.books.iter().cloned());
+    books.extend(outputs.interfaces.books.iter().cloned());
+    Report {
+        schema: model::SCHEMA.to_owned(),
+        run: run(context, &outputs),
+        capture,
+        tunnel: tunnels.first().cloned(),
+        tunnels,
+        flows: flows(context, &outputs),
+        losses: losses(context, &outputs),
+        retransmits: retransmissions(context, &outputs),
+        threads: outputs.threads.threads,
+        taps: outputs.taps,
+        interfaces: outputs.interfaces.interfaces,
+        syscalls: outputs.syscalls,
+        books,
+        problems,
+        not_analysed: NOT_ANALYSED.map(str::to_owned).to_vec(),
+        ..Report::default()
+    }
+}
+
+fn run(context: &Context<'_>, outputs: &Outputs) -> Run {
+    let start = context.start;
+    let status = context.end.and_then(|end| end.command_status.as_ref());
+    Run {
+        id: start.run_id.clone(),
+        started_at: start.started_at.clone(),
+        duration_s: threads::duration(context, outputs.span),
+        end_reason: context.end.map(|end| end.reason.clone()),
+        command: start.command.clone(),
+        command_status: status.map(|status| CommandStatus {
+            code: status.code,
+            signal: status.signal,
+            duration_s: seconds(status.ended_ns.saturating_sub(status.started_ns)),
+            cpu_s: status.cpu_s,
+        }),
+        host: start.host.hostname.clone(),
+        kernel: start.host.kernel_release.clone(),
+        machine: start.host.machine.clone(),
+        cpus: start.host.cpus,
+        tool_version: start.tool_version.clone(),
+        environment: environment(context),
+        changes: context
+            .changes
+            .iter()
+            .map(|change| Change {
+                time_s: context.seconds_since_start(change.time_ns),
+                what: change.what.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn environment(context: &Context<'_>) -> Environment {
+    let start = &context.start.environment;
+    let mut result = Environment {
+        tools: start.tools.clone(),
+        missing: start.missing.clone(),
+        ..Environment::default()
+    };
+    for namespace in &start.namespaces {
+        let name = context.namespace_name(namespace.netns);
+        if let Some(algorithm) = namespace.sysctls.get("net.ipv4.tcp_congestion_control") {
+            result
+                .congestion_control
+                .insert(name.clone(), algorithm.clone());
+        }
+        let offloads = namespace
+            .links
+            .iter()
+            .map(|link| (link.name.clone(), link.offloads.clone()));
+        result.offloads.insert(name.clone(), offloads.collect());
+        let kinds =
+            |link: &trace::Link| link.qdiscs.iter().map(|qdisc| qdisc.kind.clone()).collect();
+        let qdiscs = namespace
+            .links
+            .iter()
+            .map(|link| (link.name.clone(), kinds(link)));
+        result.qdiscs.insert(name.clone(), qdiscs.collect());
+        result.sysctls.insert(name, namespace.sysctls.clone());
+    }
+    result
+}
+
+fn capture(context: &Context<'_>, outputs: &Outputs, recording: &Recording) -> Capture {
+    let counted = |id: u8| {
+        context
+            .end
+            .and_then(|end| end.counts.iter().find(|one| one.id == id))
+    };
+    let lost = |id: u8| {
+        let blocks = context.lost.get(&id).copied().unwrap_or(0);
+        blocks.max(counted(id).map_or(0, |count| count.lost))
+    };
+    let probes: Vec<model::Probe> = context
+        .start
+        .probes
+        .iter()
+        .map(|probe| model::Probe {
+            name: probe.name.clone(),
+            kind: probe.kind.clone(),
+            attached: probe.attached,
+            reason: probe.reason.clone(),
+            events: outputs.events_by_probe.get(&probe.id).copied().unwrap_or(0),
+            lost: lost(probe.id),
+            ns_per_event: counted(probe.id).and_then(|count| count.ns_per_run),
+        })
+        .collect();
+    let mut ids: Vec<u8> = context.lost.keys().copied().collect();
+    ids.extend(
+        context
+            .end
+            .into_iter()
+            .flat_map(|end| &end.counts)
+            .map(|count| count.id),
+    );
+    ids.sort_unstable();
+    ids.dedup();
+    let lost = ids.into_iter().map(lost).sum();
+    let damaged = recording
+        .problems
+        .iter()
+        .any(|problem| problem.severity != Severity::Info);
+    Capture {
+        complete: context.end.is_some() && lost == 0 && !recording.truncated && !damaged,
+        events: outputs.span.events,
+        lost,
+        bytes: recording.bytes,
+        probes,
+        tool_cpu_s: context.end.map(|end| end.tool_cpu_s),
+    }
+}
+
+/// What could not be seen: an end that is missing, probes that were not attached, lost events.
+fn unseen(context: &Context<'_>, capture: &Capture) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if context.end.is_none() {
+        let message = "the recording did not end in order: counters at the end are missing, so nothing can be reconciled";
+        problems.push(Problem::data_loss("capture", message));
+    }
+    for probe in &capture.probes {
+        let shows = context.probe_doc(&probe.name);
+        if !probe.attached {
+            let reason = probe.reason.as_deref().unwrap_or("no reason recorded");
+            let message = format!("not seen: {shows} ({} not attached: {reason})", probe.name);
+            problems.push(Problem::info("capture", message));
+        }
+        if probe.lost > 0 {
+            let message = format!(
+                "{} events of {} were lost: counts of \"{shows}\" are lower bounds",
+                probe.lost, probe.name
+            );
+            problems.push(Problem::data_loss("capture", message));
+        }
+    }
+    for (part, missing) in context
+        .end
+        .into_iter()
+        .flat_map(|end| &end.environment.missing)
+        .map(|text| ("environment", text))
+    {
+        problems.push(Problem::info(part, missing.clone()));
+    }
+    problems
+}
+
+fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel) -> Tunnel {
+    let socket = tunnel
+        .sockets
+        .iter()
+        .find(|socket| !socket.listening)
+        .or(tunnel.sockets.first());
+    let known = socket.is_some() || !tunnel.remotes.is_empty() || !tunnel.outer_devices.is_empty();
+    Tunnel {
+        interface: tunnel.interface.clone(),
+        namespace: context.namespace_name(tunnel.netns),
+        kind: kind_name(tunnel.kind).to_owned(),
+        mtu: tunnel.mtu,
+        daemon: tunnel.daemon.as_ref().map(|daemon| Daemon {
+            pid: daemon.pid,
+            comm: daemon.comm.clone(),
+            threads: daemon.threads,
+        }),
+        outer: known.then(|| Outer {
+            protocol: socket.map(|socket| address::protocol(socket.ip_proto)),
+            local: socket.map(|socket| {
+                std::net::SocketAddr::new(socket.local, socket.local_port).to_string()
+            }),
+            remotes: tunnel.remotes.clone(),
+            interface: tunnel
+                .outer_devices
+                .first()
+                .map(|device| device.name.clone()),
+        }),
+    }
+}
+
+fn kind_name(kind: trace::TunnelKind) -> &'static str {
+    match kind {
+        trace::TunnelKind::Tun => "tun",
+        trace::TunnelKind::Tap => "tap",
+        trace::TunnelKind::KernelWireguard => "kernel-wireguard",
+        trace::TunnelKind::KernelOther => "kernel-other",
+    }
+}
+
+fn flows(context: &Context<'_>, outputs: &Outputs) -> Vec<Flow> {
+    let observed = context.attached(ProbeId::TcpRetransmitSkb);
+    let sent_again: BTreeMap<(u32, &str, &str), u64> = outputs
+        .retransmits
+        .flows
+        .iter()
+        .map(|row| {
+            (
+                (row.netns, row.local.as_str(), row.remote.as_str()),
+                row.segments,
+            )
+        })
+        .collect();
+    let hands_over = [Tap::TunTx.name(), Tap::OuterTx.name()];
+    let rows = outputs.flows.iter().map(|row| {
+        let tcp = observed && row.protocol == "tcp" && hands_over.contains(&row.tap.as_str());
+        let key = (row.netns, row.src.as_str(), row.dst.as_str());
+        Flow {
+            src: row.src.clone(),
+            dst: row.dst.clone(),
+            protocol: row.protocol.clone(),
+            tap: row.tap.clone(),
+            namespace: context.namespace_name(row.netns),
+            packets: row.segments,
+            units: row.units,
+            bytes: row.bytes,
+            payload_bytes: row.payload_bytes,
+            throughput_bps: row.throughput_bps,
+            retransmits: tcp.then(|| sent_again.get(&key).copied().unwrap_or(0)),
+            ..Flow::default()
+        }
+    });
+    rows.collect()
+}
+
+fn losses(context: &Context<'_>, outputs: &Outputs) -> Vec<Loss> {
+    let rows = outputs.drops.drops.iter().map(|row| Loss {
+        stage: row.stage.clone(),
+        reason: row.reason.clone(),
+        units: row.units,
+        packets: row.segments,
+        bytes: row.bytes,
+        method: "kernel-reason".to_owned(),
+        device: row.device.clone(),
+        place: row.place.clone(),
+        namespace: context.namespace_name(row.netns),
+    });
+    rows.collect()
+}
+
+fn retransmissions(context: &Context<'_>, outputs: &Outputs) -> Retransmits {
+    let output = &outputs.retransmits;
+    let observed = context.attached(ProbeId::TcpRetransmitSkb);
+    let entries = context.attached(ProbeId::TcpCongStateSet);
+    let episodes = output
+        .episodes
+        .iter()
+        .map(|(name, count)| ((*name).to_owned(), *count));
+    Retransmits {
+        total: observed.then_some(output.total),
+        by_cause: observed.then_some(output.by_cause),
+        failed: observed.then_some(output.failed),
+        episodes: entries.then(|| episodes.collect()),
+        spurious: None,
+        flows: output.flows.clone(),
+        reconciliation: output.books.clone(),
+    }
+}
+
+impl Context<'_> {
+    /// What a probe shows, in the catalog's words.
+    fn probe_doc(&self, name: &str) -> &'static str {
+        let id = self
+            .start
+            .probes
+            .iter()
+            .find(|probe| probe.name == name)
+            .map(|probe| probe.id);
+        id.and_then(probe_row)
+            .map_or("what this probe shows", |row| row.doc)
+    }
+}

@@ -1,0 +1,497 @@
+//! The JSON report, schema `vpnbench.report.v1`. Every number has its unit in its name; ratios are
+//! 0..1; what is missing is null, never 0. Fields are only added; a change of meaning is a new schema.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use crate::analysis::books::{Reconciliation, Relation};
+pub use crate::analysis::drops::DropCount;
+pub use crate::analysis::interfaces::Interface;
+pub use crate::analysis::problem::{Problem, Severity};
+pub use crate::analysis::retransmits::{ByCause, FlowRetransmits};
+pub use crate::analysis::syscalls::SyscallCount;
+pub use crate::analysis::taps::TapCount;
+pub use crate::analysis::threads::ThreadTime;
+
+/// Name of this schema.
+pub const SCHEMA: &str = "vpnbench.report.v1";
+
+/// One run, analysed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Report {
+    /// `vpnbench.report.v1`.
+    pub schema: String,
+    /// What ran where.
+    pub run: Run,
+    /// The benchmark's own result; null if it is not known.
+    pub benchmark: Option<Benchmark>,
+    /// How complete the recording is and what it cost.
+    pub capture: Capture,
+    /// The first tunnel; null on a bare link.
+    pub tunnel: Option<Tunnel>,
+    /// All tunnels.
+    pub tunnels: Vec<Tunnel>,
+    /// Flows per tap.
+    pub flows: Vec<Flow>,
+    /// Time between taps.
+    pub stages: Vec<Stage>,
+    /// Lost packets.
+    pub losses: Vec<Loss>,
+    /// Packets in, out, lost and inside per stage.
+    pub ledger: Option<Ledger>,
+    /// Reordering per tap (RFC 4737).
+    pub reordering: Vec<Reordering>,
+    /// Segments per unit at each tap.
+    pub coalescing: Vec<Coalescing>,
+    /// TCP retransmissions.
+    pub retransmits: Retransmits,
+    /// CPU time per thread, busiest first.
+    pub threads: Vec<ThreadTime>,
+    /// CPU time by core and group.
+    pub cpu: Option<Cpu>,
+    /// Predicted effects of settings.
+    pub what_if: Vec<WhatIf>,
+    /// Explained facts, ranked.
+    pub findings: Vec<Finding>,
+    /// Packets per device and tap.
+    pub taps: Vec<TapCount>,
+    /// Watched devices: counters beside taps.
+    pub interfaces: Vec<Interface>,
+    /// System calls per process.
+    pub syscalls: Vec<SyscallCount>,
+    /// All accounts that must add up, those of `retransmits` included.
+    pub books: Vec<Reconciliation>,
+    /// What is incomplete or uncertain, and why.
+    pub problems: Vec<Problem>,
+    /// Parts of this report that this version does not compute: empty there does not mean none.
+    pub not_analysed: Vec<String>,
+}
+
+/// What ran where.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Run {
+    /// Unique id.
+    pub id: String,
+    /// RFC 3339 UTC.
+    pub started_at: String,
+    /// Seconds recorded; up to the last event if the recording did not end in order.
+    pub duration_s: Option<f64>,
+    /// Why the recording ended; null if it did not end in order.
+    pub end_reason: Option<String>,
+    /// Benchmark command, empty without one.
+    pub command: Vec<String>,
+    /// How it ended; null without a command, or if the recording ended first.
+    pub command_status: Option<CommandStatus>,
+    /// Host name.
+    pub host: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Machine (`uname -m`).
+    pub machine: String,
+    /// Online processors.
+    pub cpus: u32,
+    /// vpnbench version that recorded.
+    pub tool_version: String,
+    /// Settings at the start.
+    pub environment: Environment,
+    /// Changes while recording.
+    pub changes: Vec<Change>,
+}
+
+/// A change while recording.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Change {
+    /// Seconds after the start.
+    pub time_s: f64,
+    /// One sentence.
+    pub what: String,
+}
+
+/// How the benchmark command ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CommandStatus {
+    /// Exit code, if it exited.
+    pub code: Option<i32>,
+    /// Signal, if one ended it.
+    pub signal: Option<i32>,
+    /// Seconds it ran.
+    pub duration_s: f64,
+    /// User and system CPU seconds, children included.
+    pub cpu_s: f64,
+}
+
+/// Settings at the start, by namespace.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Environment {
+    /// Namespace to sysctl to value.
+    pub sysctls: BTreeMap<String, BTreeMap<String, String>>,
+    /// Namespace to device to offload to state.
+    pub offloads: BTreeMap<String, BTreeMap<String, BTreeMap<String, bool>>>,
+    /// Namespace to device to queueing disciplines.
+    pub qdiscs: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    /// Namespace to TCP congestion control.
+    pub congestion_control: BTreeMap<String, String>,
+    /// Tool to version.
+    pub tools: BTreeMap<String, String>,
+    /// What could not be read, and why.
+    pub missing: Vec<String>,
+}
+
+/// The benchmark's own result.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Benchmark {
+    /// Tool, e.g. `iperf3`.
+    pub tool: String,
+    /// Kind, e.g. `tcp`.
+    pub kind: String,
+    /// Sender's throughput.
+    pub throughput_bps_sent: Option<f64>,
+    /// Receiver's throughput.
+    pub throughput_bps_received: Option<f64>,
+    /// Retransmissions it reports.
+    pub retransmits: Option<u64>,
+    /// Loss it reports.
+    pub loss_ratio: Option<f64>,
+    /// RTT it reports.
+    pub rtt_us: Option<Quantiles>,
+    /// Its intervals.
+    pub intervals: Vec<Interval>,
+}
+
+/// One interval of a benchmark.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Interval {
+    /// Seconds after the start of the benchmark.
+    pub start_s: f64,
+    /// Seconds after the start of the benchmark.
+    pub end_s: f64,
+    /// Throughput.
+    pub throughput_bps: f64,
+    /// Retransmissions.
+    pub retransmits: Option<u64>,
+}
+
+/// Quantiles in the unit of the field that holds them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "quantiles")]
+pub struct Quantiles {
+    pub p50: Option<f64>,
+    pub p90: Option<f64>,
+    pub p99: Option<f64>,
+    pub max: Option<f64>,
+    pub min: Option<f64>,
+}
+
+/// How complete the recording is and what it cost.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Capture {
+    /// Ended in order, undamaged, and without a lost event.
+    pub complete: bool,
+    /// Events read.
+    pub events: u64,
+    /// Events that found no room in the ring buffer.
+    pub lost: u64,
+    /// Size of the trace; null if it is not a file.
+    pub bytes: Option<u64>,
+    /// All probes.
+    pub probes: Vec<Probe>,
+    /// CPU seconds of the recorder; null if the recording did not end in order.
+    pub tool_cpu_s: Option<f64>,
+}
+
+/// A probe.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Probe {
+    /// Name.
+    pub name: String,
+    /// Kind of attachment.
+    pub kind: String,
+    /// Whether it was attached.
+    pub attached: bool,
+    /// Why not, or what stands in for it.
+    pub reason: Option<String>,
+    /// Events in the trace.
+    pub events: u64,
+    /// Events lost.
+    pub lost: u64,
+    /// Kernel time per run in ns; null unless BPF statistics were on.
+    pub ns_per_event: Option<f64>,
+}
+
+/// A tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Tunnel {
+    /// Device.
+    pub interface: String,
+    /// Namespace of the device.
+    pub namespace: String,
+    /// `tun`, `tap`, `kernel-wireguard` or `kernel-other`.
+    pub kind: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Process that holds the device; null for tunnels in the kernel.
+    pub daemon: Option<Daemon>,
+    /// Its outer side; null if unknown.
+    pub outer: Option<Outer>,
+}
+
+/// The daemon of a tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Daemon {
+    /// Process id.
+    pub pid: u32,
+    /// Name.
+    pub comm: String,
+    /// Threads at the start.
+    pub threads: u32,
+}
+
+/// The outer side of a tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Outer {
+    /// Protocol of the first socket.
+    pub protocol: Option<String>,
+    /// Local address and port of the first socket.
+    pub local: Option<String>,
+    /// Remote endpoints.
+    pub remotes: Vec<String>,
+    /// First device that carries outer packets.
+    pub interface: Option<String>,
+}
+
+/// A flow at a tap.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Flow {
+    /// `address:port`.
+    pub src: String,
+    /// `address:port`.
+    pub dst: String,
+    /// Protocol.
+    pub protocol: String,
+    /// Tap.
+    pub tap: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Wire segments.
+    pub packets: u64,
+    /// Units (skbs).
+    pub units: u64,
+    /// Bytes as the interface counters count them.
+    pub bytes: u64,
+    /// Bytes of transport payload.
+    pub payload_bytes: u64,
+    /// 8 x bytes / time between first and last packet.
+    pub throughput_bps: Option<f64>,
+    /// RTT; not computed yet.
+    pub rtt_us: Option<Quantiles>,
+    /// Segments this flow's sender sent again; only at the tap where the sender hands packets over.
+    pub retransmits: Option<u64>,
+    /// What the sender waited for; not computed yet.
+    pub limited_by: Option<LimitedBy>,
+}
+
+/// Shares of the busy time in which a sender was limited.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct LimitedBy {
+    pub cwnd: f64,
+    pub rwnd: f64,
+    pub sndbuf: f64,
+    pub app: f64,
+}
+
+/// Time between two taps.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Stage {
+    pub name: String,
+    pub from: String,
+    pub to: String,
+    pub packets: u64,
+    pub p50_us: f64,
+    pub p90_us: f64,
+    pub p99_us: f64,
+    pub max_us: f64,
+    pub mean_us: f64,
+    pub backlog_max_packets: Option<u64>,
+    pub backlog_max_bytes: Option<u64>,
+}
+
+/// Lost packets of one reason.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Loss {
+    /// Where on the path.
+    pub stage: String,
+    /// The kernel's reason.
+    pub reason: String,
+    /// Units.
+    pub units: u64,
+    /// Wire segments.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// `kernel-reason`, `ledger` or `sequence`.
+    pub method: String,
+    /// Device; null where the packet no longer has one.
+    pub device: Option<String>,
+    /// Kernel function that dropped it.
+    pub place: Option<String>,
+    /// Namespace.
+    pub namespace: String,
+}
+
+/// Packets in, out, lost and inside per stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Ledger {
+    /// Stages.
+    pub stages: Vec<LedgerStage>,
+    /// Whether nothing is unexplained.
+    pub balanced: bool,
+}
+
+/// A stage of the ledger, in packets.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct LedgerStage {
+    pub name: String,
+    #[serde(rename = "in")]
+    pub entered: u64,
+    #[serde(rename = "out")]
+    pub left: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub inside: u64,
+    pub unexplained: i64,
+}
+
+/// Reordering at a tap (RFC 4737).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names of RFC 4737")]
+pub struct Reordering {
+    pub tap: String,
+    pub packets: u64,
+    pub reordered: u64,
+    pub ratio: f64,
+    pub extent_p50: Option<f64>,
+    pub extent_p99: Option<f64>,
+    pub extent_max: Option<f64>,
+    pub late_time_us_p99: Option<f64>,
+}
+
+/// Segments per unit at a tap.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Coalescing {
+    pub tap: String,
+    pub units: u64,
+    pub segments: u64,
+    pub segments_per_unit: f64,
+    pub unit_bytes_p50: Option<f64>,
+    pub unit_bytes_max: Option<u64>,
+}
+
+/// TCP retransmissions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Retransmits {
+    /// Segments sent again, SYN and SYN-ACK included; null if the probe was not attached.
+    pub total: Option<u64>,
+    /// Segments by cause; null if the probe was not attached.
+    pub by_cause: Option<ByCause>,
+    /// Attempts that failed before the segment left; null if the probe was not attached.
+    pub failed: Option<u64>,
+    /// Entries into fast recovery by what marked the segments lost; null if the probe was not attached.
+    pub episodes: Option<BTreeMap<String, u64>>,
+    /// Those whose original had arrived; not computed yet.
+    pub spurious: Option<Spurious>,
+    /// By flow, most segments first.
+    pub flows: Vec<FlowRetransmits>,
+    /// Beside the kernel's counters.
+    pub reconciliation: Vec<Reconciliation>,
+}
+
+/// Retransmissions of data that had arrived.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Spurious {
+    /// Segments.
+    pub count: u64,
+    /// Of all retransmitted segments.
+    pub ratio: f64,
+    /// Segments by cause.
+    pub by_cause: ByCause,
+    /// How it is known.
+    pub evidence: SpuriousEvidence,
+}
+
+/// How spurious retransmissions are known.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct SpuriousEvidence {
+    pub original_seen: Option<u64>,
+    pub dsack: Option<u64>,
+    pub undo: Option<u64>,
+}
+
+/// CPU time by core and group.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Cpu {
+    /// Seconds in softirqs, by core.
+    pub softirq_s_by_core: Vec<f64>,
+    /// Samples by function group; null without `--stacks`.
+    pub samples_by_group: Option<BTreeMap<String, u64>>,
+}
+
+/// Predicted effect of a setting.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct WhatIf {
+    pub change: String,
+    pub predicted: Predicted,
+    pub basis: String,
+}
+
+/// Predicted figures.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Predicted {
+    pub retransmits: Option<u64>,
+    pub spurious: Option<u64>,
+    pub throughput_bps: Option<f64>,
+}
+
+/// What the evidence says about a claim.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Verdict {
+    Supported,
+    Refuted,
+    #[default]
+    Unknown,
+}
+
+/// One explained fact.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Finding {
+    pub id: String,
+    pub verdict: Verdict,
+    pub confidence: Option<f64>,
+    pub share: Option<f64>,
+    pub summary: String,
+    pub evidence: Vec<Evidence>,
+    pub remedy: Option<String>,
+    pub refuted_by: Option<String>,
+}
+
+/// A measured value behind a finding.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Evidence {
+    pub metric: String,
+    pub value: Option<f64>,
+    pub unit: String,
+    pub expected: Option<String>,
+    pub source: String,
+}

@@ -1,0 +1,427 @@
+//! The report for people: one screen, reading the model only.
+
+use std::io::{self, Write};
+
+use super::model::{Report, Severity, TapCount};
+use super::table::{Align, Screen, Table, wrap};
+use super::units::{bytes, count, duration, percent, rate, signed};
+
+/// Rows of a table before the rest is summed up in a line.
+const ROWS: usize = 8;
+/// Notes before the rest is counted.
+const NOTES: usize = 12;
+
+/// Writes the whole report.
+///
+/// # Errors
+/// When the writer fails.
+pub fn write(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    header(report, screen, out)?;
+    taps(report, screen, out)?;
+    retransmits(report, screen, out)?;
+    drops(report, screen, out)?;
+    books(report, screen, out)?;
+    threads(report, screen, out)?;
+    capture(report, screen, out)?;
+    notes(report, screen, out)
+}
+
+fn header(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    for tunnel in &report.tunnels {
+        let mut parts = vec![tunnel.interface.clone(), kind(&tunnel.kind).to_owned()];
+        match &tunnel.daemon {
+            Some(daemon) => parts.push(format!(
+                "{} (pid {}, {})",
+                daemon.comm,
+                daemon.pid,
+                plural(daemon.threads.into(), "thread")
+            )),
+            None if tunnel.kind.starts_with("kernel") => {}
+            None => parts.push("no daemon found".to_owned()),
+        }
+        parts.push(format!("mtu {}", tunnel.mtu));
+        writeln!(out, "{}   {}", screen.title("tunnel"), parts.join(", "))?;
+        if let Some(outer) = &tunnel.outer {
+            let local = outer.local.as_deref().unwrap_or("?");
+            let remotes = match outer.remotes.as_slice() {
+                [] => "?".to_owned(),
+                [one] => one.clone(),
+                [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+            };
+            let on = outer
+                .interface
+                .as_deref()
+                .map_or(String::new(), |name| format!(" on {name}"));
+            let protocol = outer.protocol.as_deref().unwrap_or("?");
+            writeln!(
+                out,
+                "{}    {protocol} {local} > {remotes}{on}",
+                screen.title("outer")
+            )?;
+        }
+    }
+    if report.tunnels.is_empty() {
+        writeln!(out, "{}   none: bare link", screen.title("tunnel"))?;
+    }
+    run_line(report, screen, out)
+}
+
+fn run_line(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let run = &report.run;
+    let mut parts = Vec::new();
+    if !run.command.is_empty() {
+        parts.push(run.command.join(" "));
+    }
+    parts.push(
+        run.duration_s
+            .map_or("unknown duration".to_owned(), duration),
+    );
+    if let Some(status) = &run.command_status {
+        match (status.code, status.signal) {
+            (Some(0), _) => {}
+            (Some(code), _) => parts.push(screen.bad(&format!("failed with status {code}"))),
+            (_, Some(signal)) => parts.push(screen.bad(&format!("ended by signal {signal}"))),
+            _ => {}
+        }
+    }
+    let mut algorithms: Vec<&str> = run
+        .environment
+        .congestion_control
+        .values()
+        .map(String::as_str)
+        .collect();
+    algorithms.dedup();
+    if let [one] = algorithms[..] {
+        parts.push(one.to_owned());
+    }
+    parts.push(format!("{} on Linux {}", run.host, run.kernel));
+    writeln!(out, "{}      {}", screen.title("run"), parts.join(", "))?;
+    for change in &run.changes {
+        let line = format!("{} after {}", change.what, duration(change.time_s));
+        writeln!(
+            out,
+            "{}  {}",
+            screen.warn("changed"),
+            wrap(&line, screen.width.saturating_sub(9), 9)
+        )?;
+    }
+    writeln!(out)
+}
+
+fn kind(kind: &str) -> &str {
+    match kind {
+        "tun" => "TUN",
+        "tap" => "TAP",
+        "kernel-wireguard" => "WireGuard in the kernel",
+        "kernel-other" => "tunnel in the kernel",
+        other => other,
+    }
+}
+
+fn taps(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let mut table = Table::new(&[
+        ("tap", Align::Text),
+        ("device", Align::Text),
+        ("units", Align::Number),
+        ("segments", Align::Number),
+        ("bytes", Align::Number),
+        ("payload", Align::Number),
+        ("rate", Align::Number),
+    ]);
+    let several = report
+        .interfaces
+        .iter()
+        .any(|one| one.netns != report.interfaces[0].netns)
+        || report
+            .taps
+            .iter()
+            .any(|one| one.netns != report.taps[0].netns);
+    for tap in &report.taps {
+        table.row(vec![
+            tap.tap.clone(),
+            place(tap, several),
+            count(tap.units),
+            count(tap.segments),
+            tap.bytes.map_or("-".to_owned(), bytes),
+            tap.payload_bytes.map_or("-".to_owned(), bytes),
+            tap.throughput_bps.map_or("-".to_owned(), rate),
+        ]);
+    }
+    if table.is_empty() {
+        writeln!(out, "{}   no packet passed a tap\n", screen.title("TAPS"))
+    } else {
+        table.write("TAPS", screen, out)?;
+        writeln!(out)
+    }
+}
+
+fn place(tap: &TapCount, several: bool) -> String {
+    let device = match (&tap.device, tap.port) {
+        (Some(device), _) => device.clone(),
+        (None, Some(port)) => format!("port {port}"),
+        (None, None) => "-".to_owned(),
+    };
+    if several {
+        format!("{device} in {}", tap.netns)
+    } else {
+        device
+    }
+}
+
+fn retransmits(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let title = screen.title("RETRANSMITS");
+    let (Some(total), Some(by_cause)) = (report.retransmits.total, report.retransmits.by_cause)
+    else {
+        return writeln!(out, "{title}   not observed\n");
+    };
+    let mut causes: Vec<(&str, u64)> = by_cause
+        .rows()
+        .into_iter()
+        .filter(|(_, segments)| *segments > 0)
+        .collect();
+    causes.sort_by_key(|(_, segments)| std::cmp::Reverse(*segments));
+    let texts: Vec<String> = causes
+        .iter()
+        .map(|(name, segments)| format!("{} {}", cause_name(name), count(*segments)))
+        .collect();
+    let by = if texts.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", texts.join(", "))
+    };
+    let line = format!("{}{by}", plural(total, "segment"));
+    writeln!(
+        out,
+        "{title}   {}",
+        wrap(&line, screen.width.saturating_sub(14), 14)
+    )?;
+    for flow in report.retransmits.flows.iter().take(ROWS / 2) {
+        writeln!(
+            out,
+            " {} > {}   {}",
+            flow.local,
+            flow.remote,
+            count(flow.segments)
+        )?;
+    }
+    writeln!(out)
+}
+
+fn cause_name(field: &str) -> &str {
+    match field {
+        "rto" => "timeout",
+        "after_rto" => "after a timeout",
+        "tlp" => "tail loss probe",
+        "rack" => "RACK",
+        "dupack" => "dupack threshold",
+        "rack_timer" => "RACK timer",
+        "syn" => "SYN",
+        "pmtu" => "path MTU",
+        other => other,
+    }
+}
+
+fn drops(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let probe = report
+        .capture
+        .probes
+        .iter()
+        .find(|probe| probe.name == "kfree_skb");
+    if !probe.is_some_and(|probe| probe.attached) {
+        return writeln!(out, "{}   not observed\n", screen.title("DROPS"));
+    }
+    if report.losses.is_empty() {
+        return writeln!(out, "{}   none\n", screen.title("DROPS"));
+    }
+    let mut table = Table::new(&[
+        ("stage", Align::Text),
+        ("device", Align::Text),
+        ("reason", Align::Text),
+        ("place", Align::Text),
+        ("units", Align::Number),
+        ("segments", Align::Number),
+        ("bytes", Align::Number),
+    ]);
+    for loss in report.losses.iter().take(ROWS) {
+        table.row(vec![
+            loss.stage.clone(),
+            loss.device.clone().unwrap_or_else(|| "-".to_owned()),
+            loss.reason.clone(),
+            loss.place.clone().unwrap_or_else(|| "?".to_owned()),
+            count(loss.units),
+            count(loss.packets),
+            bytes(loss.bytes),
+        ]);
+    }
+    table.write("DROPS", screen, out)?;
+    if report.losses.len() > ROWS {
+        let units: u64 = report.losses[ROWS..].iter().map(|loss| loss.units).sum();
+        let places = report.losses.len() - ROWS;
+        writeln!(out, " and {} at {places} more", plural(units, "unit"))?;
+    }
+    writeln!(out)
+}
+
+fn books(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let compared = report
+        .books
+        .iter()
+        .filter(|line| line.agrees.is_some())
+        .count();
+    let agree = report
+        .books
+        .iter()
+        .filter(|line| line.agrees == Some(true))
+        .count();
+    let title = screen.title("BOOKS");
+    let rest = report.books.len() - compared;
+    let rest = if rest > 0 {
+        format!("; {rest} could not be compared")
+    } else {
+        String::new()
+    };
+    if compared == 0 {
+        return writeln!(
+            out,
+            "{title}   nothing could be reconciled with the kernel's counters{rest}\n"
+        );
+    }
+    let text = format!("reconciled {agree} of {compared} with the kernel's counters");
+    let text = if agree == compared {
+        screen.good(&text)
+    } else {
+        screen.bad(&text)
+    };
+    writeln!(out, "{title}   {text}{rest}")?;
+    for line in report
+        .books
+        .iter()
+        .filter(|line| line.agrees == Some(false))
+    {
+        let (kernel, own) = (line.kernel.unwrap_or(0), line.vpnbench.unwrap_or(0));
+        let difference = line.difference.unwrap_or(0);
+        let note = line
+            .note
+            .as_deref()
+            .map_or(String::new(), |note| format!("; {note}"));
+        let text = format!(
+            "{} ({}): kernel {}, vpnbench {}, difference {}{note}",
+            line.counter,
+            line.place,
+            count(kernel),
+            count(own),
+            signed(difference)
+        );
+        writeln!(out, " {}", wrap(&text, screen.width.saturating_sub(4), 3))?;
+    }
+    writeln!(out)
+}
+
+fn threads(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let probe = report
+        .capture
+        .probes
+        .iter()
+        .find(|probe| probe.name == "sched_switch");
+    if !probe.is_some_and(|probe| probe.attached) {
+        return writeln!(out, "{}   not observed\n", screen.title("THREADS"));
+    }
+    let mut table = Table::new(&[
+        ("thread", Align::Text),
+        ("role", Align::Text),
+        ("tid", Align::Number),
+        ("CPU", Align::Number),
+        ("CPU time", Align::Number),
+        ("run queue", Align::Number),
+        ("asleep", Align::Number),
+        ("switches", Align::Number),
+    ]);
+    let busy: Vec<_> = report
+        .threads
+        .iter()
+        .filter(|thread| thread.cpu_s > 0.0)
+        .collect();
+    for thread in busy.iter().take(ROWS) {
+        let blocked = &thread.blocked_s;
+        table.row(vec![
+            thread.comm.clone(),
+            thread.role.clone(),
+            thread.tid.to_string(),
+            thread.cpu_share.map_or("-".to_owned(), percent),
+            duration(thread.cpu_s),
+            duration(thread.runqueue_wait_s),
+            duration(blocked.futex + blocked.read + blocked.poll + blocked.other),
+            count(thread.switches),
+        ]);
+    }
+    if table.is_empty() {
+        return writeln!(out, "{}   no watched thread ran\n", screen.title("THREADS"));
+    }
+    table.write("THREADS", screen, out)?;
+    if busy.len() > ROWS {
+        let time: f64 = busy[ROWS..].iter().map(|thread| thread.cpu_s).sum();
+        writeln!(
+            out,
+            " and {} with {}",
+            plural((busy.len() - ROWS) as u64, "more thread"),
+            duration(time)
+        )?;
+    }
+    writeln!(out)
+}
+
+fn capture(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let capture = &report.capture;
+    let state = if capture.complete {
+        screen.good("complete")
+    } else {
+        screen.bad("incomplete")
+    };
+    let mut parts = vec![format!(
+        "{}, {} lost",
+        plural(capture.events, "event"),
+        count(capture.lost)
+    )];
+    if let (Some(cpu), Some(run)) = (capture.tool_cpu_s, report.run.duration_s) {
+        parts.push(format!("vpnbench used {} of one core", percent(cpu / run)));
+    }
+    if let Some(size) = capture.bytes {
+        parts.push(format!("trace {}", bytes(size)));
+    }
+    writeln!(
+        out,
+        "{} {state}: {}",
+        screen.title("CAPTURE"),
+        parts.join("; ")
+    )
+}
+
+fn notes(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    for problem in report.problems.iter().take(NOTES) {
+        let mark = match problem.severity {
+            Severity::Info => screen.faint("note"),
+            Severity::DataLoss => screen.warn("loss"),
+            Severity::Error => screen.bad("error"),
+        };
+        writeln!(
+            out,
+            " {mark}  {}",
+            wrap(&problem.message, screen.width.saturating_sub(8), 7)
+        )?;
+    }
+    if report.problems.len() > NOTES {
+        let more = report.problems.len() - NOTES;
+        writeln!(
+            out,
+            " {}  {} in the JSON report",
+            screen.faint("note"),
+            plural(more as u64, "more note")
+        )?;
+    }
+    Ok(())
+}
+
+fn plural(number: u64, noun: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{ending}", count(number))
+}
