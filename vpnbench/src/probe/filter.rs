@@ -181,6 +181,25 @@ impl Filter {
         self.ports.insert(port, 1, 0).map_err(map_error("PORTS"))
     }
 
+    /// Stops watching everything; counters and [`Filter::device`] stay.
+    pub fn close(&mut self) {
+        for device in self.known.values() {
+            let slot = device_slot(name_words(&device.name), device.netns, self.seed);
+            // The recording is over: an entry that stays only costs events nobody reads.
+            let _ = self.devices.set(slot, Device::default(), 0);
+        }
+        let pids: Vec<u32> = self.processes.keys().filter_map(Result::ok).collect();
+        pids.into_iter().for_each(|pid| self.forget_process(pid));
+        let inums: Vec<u32> = self.namespaces.keys().filter_map(Result::ok).collect();
+        for inum in inums {
+            let _ = self.namespaces.remove(&inum);
+        }
+        let ports: Vec<PortKey> = self.ports.keys().filter_map(Result::ok).collect();
+        for port in ports {
+            let _ = self.ports.remove(&port);
+        }
+    }
+
     /// Records these system calls of watched processes.
     ///
     /// # Errors

@@ -15,12 +15,6 @@ pub fn monotonic_ns() -> u64 {
     ns(ClockId::CLOCK_MONOTONIC)
 }
 
-/// CPU seconds of the calling thread.
-#[must_use]
-pub fn thread_cpu_s() -> f64 {
-    ns(ClockId::CLOCK_THREAD_CPUTIME_ID) as f64 / 1e9
-}
-
 /// CPU seconds of the whole process.
 #[must_use]
 pub fn process_cpu_s() -> f64 {

@@ -4,7 +4,9 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
@@ -19,6 +21,8 @@ pub struct Benchmark {
     child: Child,
     started_ns: u64,
     pid: i32,
+    /// CPU seconds of earlier children, which getrusage adds up.
+    cpu_before_s: f64,
 }
 
 impl Benchmark {
@@ -37,7 +41,7 @@ impl Benchmark {
         let started_ns = monotonic_ns();
         let child = builder.spawn()?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(0);
-        Ok(Self { child, started_ns, pid })
+        Ok(Self { child, started_ns, pid, cpu_before_s: children_cpu_s() })
     }
 
     /// Waits for its end. Safe to drop half-way and call again.
@@ -47,16 +51,12 @@ impl Benchmark {
     pub async fn wait(&mut self) -> io::Result<CommandStatus> {
         use std::os::unix::process::ExitStatusExt;
         let status = self.child.wait().await?;
-        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN);
-        let seconds = |time: nix::sys::time::TimeVal| {
-            time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
-        };
         Ok(CommandStatus {
             code: status.code(),
             signal: status.signal(),
             started_ns: self.started_ns,
             ended_ns: monotonic_ns(),
-            cpu_s: usage.map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time())),
+            cpu_s: children_cpu_s() - self.cpu_before_s,
         })
     }
 
@@ -82,4 +82,11 @@ impl Benchmark {
 fn stderr_copy() -> io::Result<Stdio> {
     use std::os::fd::AsFd;
     Ok(io::stderr().as_fd().try_clone_to_owned()?.into())
+}
+
+/// CPU seconds of all children that have ended and been waited for.
+fn children_cpu_s() -> f64 {
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    getrusage(UsageWho::RUSAGE_CHILDREN)
+        .map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
 }

@@ -30,8 +30,12 @@ const TURN: usize = 16 * 1024;
 /// What the drain thread and the others tell each other.
 #[derive(Debug, Default)]
 pub struct Signals {
-    /// Set to end the recording; everything still in the rings is drained first.
+    /// Set when recording ends: nothing new is followed.
     pub stop: AtomicBool,
+    /// Set when nothing is watched any more; everything still in the rings is drained first.
+    pub finish: AtomicBool,
+    /// Set while no watched device exists and none came back for a while.
+    pub devices_gone: AtomicBool,
     /// Set when a watched process did something that may change what has to be watched.
     pub rediscover: AtomicBool,
     /// Set when the trace cannot be written any more.
@@ -70,19 +74,15 @@ pub struct Drained<W: Write> {
     pub attached: Attached,
     /// First error in writing; the trace holds everything up to it.
     pub error: Option<TraceError>,
-    /// Events lost by probe number.
-    pub lost: BTreeMap<u8, u64>,
-    /// CPU seconds of the thread.
-    pub cpu_s: f64,
 }
 
 impl<W: Write> Drain<W> {
-    /// Runs until [`Signals::stop`] or a write error.
+    /// Runs until [`Signals::finish`] or a write error.
     pub fn run(mut self) -> Drained<W> {
         let mut lost_before = BTreeMap::new();
         let mut error = None;
         loop {
-            let stopping = self.signals.stop.load(Ordering::Acquire);
+            let stopping = self.signals.finish.load(Ordering::Acquire);
             let round = self.round(&mut lost_before);
             self.publish();
             match round {
@@ -100,8 +100,6 @@ impl<W: Write> Drain<W> {
             writer: self.writer,
             attached: self.attached,
             error,
-            lost: lost_before,
-            cpu_s: super::clock::thread_cpu_s(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vpnbench_common::settings::PortKey;
 
@@ -17,6 +17,10 @@ use crate::trace::model::{Change, WatchedDevice};
 
 /// Longest time between a hint and the look it asks for; also bounds how often it looks.
 const PACE: Duration = Duration::from_millis(20);
+
+/// How long watched devices may all be gone before a recording without a command ends: daemons
+/// under a service manager are back within seconds.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// What the thread owns.
 pub struct Follow {
@@ -45,6 +49,7 @@ impl Follow {
     /// Runs until the recording stops; returns the filter and the last plan.
     pub fn run(mut self, events: &Receiver<LinkEvent>) -> (Filter, Plan) {
         let mut ports: BTreeSet<PortKey> = self.plan.ports.iter().copied().collect();
+        let mut gone_since: Option<Instant> = None;
         while !self.signals.stop.load(Ordering::Acquire) {
             let mut look = match events.recv_timeout(PACE) {
                 Ok(event) => self.heard(&event),
@@ -61,9 +66,25 @@ impl Follow {
             look |= self.signals.rediscover.swap(false, Ordering::AcqRel);
             if look {
                 self.look(&mut ports);
+                gone_since = self.devices_gone().then(|| gone_since.unwrap_or_else(Instant::now));
             }
+            let gone = gone_since.is_some_and(|since| since.elapsed() >= RETURN);
+            self.signals.devices_gone.store(gone, Ordering::Release);
         }
         (self.filter, self.plan)
+    }
+
+    /// Whether none of the watched devices exists.
+    fn devices_gone(&self) -> bool {
+        let exists = |device: &WatchedDevice| {
+            self.plan
+                .netns
+                .iter()
+                .find(|netns| netns.inum() == device.netns)
+                .and_then(|netns| netns.run(discover::link::links).ok())
+                .is_some_and(|links| links.iter().any(|link| link.name == device.name))
+        };
+        !self.plan.devices.iter().any(exists)
     }
 
     /// Says what happened to a watched device; returns whether to look again.

@@ -1,10 +1,14 @@
 //! Drains the ring buffers, snapshots the environment, writes the trace.
 
+mod calls;
 pub mod clock;
-// command
+mod command;
 mod drain;
-// follow
+pub mod environment;
+mod follow;
+mod interrupt;
 mod kallsyms;
-// session
+mod progress;
+pub mod session;
 
-
+pub use session::{Outcome, Reason, RecordError, Request, record};

@@ -1,0 +1,12 @@
+//! The second Ctrl-C.
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// From here on SIGINT and SIGTERM end the process at once: the kernel detaches what a dead
+/// process had attached, and the trace is complete up to its last block.
+pub(super) fn back_to_default() {
+    for number in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the default action runs no code of ours.
+        let _ = unsafe { signal(number, SigHandler::SigDfl) };
+    }
+}

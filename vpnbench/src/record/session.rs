@@ -1,0 +1,530 @@
+//! One recording from set-up to the last frame: load, attach, run the command, follow what
+//! changes, stop, close the books.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use vpnbench_common::catalog::{Group, ProbeId};
+use vpnbench_common::settings::process;
+
+use super::calls::{PACKET_CALLS, SOCKET_CALLS};
+use super::clock::process_cpu_s;
+use super::command::Benchmark;
+use super::drain::{Drain, Drained, Signals};
+use super::environment;
+use super::follow::{self, Follow};
+use super::interrupt;
+use super::kallsyms::Kallsyms;
+use super::progress::Progress;
+use crate::probe::attach::{self, AttachError, Options};
+use crate::probe::discover::{self, Plan, Selector};
+use crate::probe::filter::{Filter, choose_seed};
+use crate::probe::netns::{KEPT_BY_DISCOVERY, keep_only};
+use crate::trace::model::{
+    Clock, CommandStatus, End, ProbeCount, Start, UnrecordedCount,
+};
+use crate::trace::{Existing, Totals, TraceError, TraceFile, Writer};
+
+/// What to record and where.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What the user said about the tunnel, with the benchmark command.
+    pub selector: Selector,
+    /// Probes to attach; None for the usual ones.
+    pub probes: Option<BTreeSet<ProbeId>>,
+    /// Record system calls and scheduling.
+    pub threads: bool,
+    /// Sample stacks.
+    pub stacks: bool,
+    /// Ring buffer bytes.
+    pub buffer_bytes: u64,
+    /// Payload bytes to keep per packet.
+    pub keep_payload: u32,
+    /// Longest time to record.
+    pub duration: Option<Duration>,
+    /// Trace file, `-` for standard output.
+    pub output: PathBuf,
+    /// The command's standard output goes to standard error, because ours holds a document.
+    pub stdout_is_ours: bool,
+    /// Show a progress line on a terminal.
+    pub progress: bool,
+    /// A second Ctrl-C ends the process at once. Off where somebody has more to clean up.
+    pub second_interrupt_ends: bool,
+}
+
+/// How a recording ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Why it ended.
+    pub reason: Reason,
+    /// How the benchmark ended, if there was one.
+    pub command: Option<CommandStatus>,
+    /// What was written.
+    pub totals: Totals,
+    /// First error in writing the trace, which still reads back up to there.
+    pub write_error: Option<String>,
+}
+
+/// Why a recording ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The benchmark command ended.
+    Command,
+    /// The time asked for was over.
+    Duration,
+    /// Ctrl-C or SIGTERM.
+    Interrupt,
+    /// All watched devices went and did not come back.
+    Device,
+    /// The trace could not be written any more.
+    Disk,
+}
+
+impl Reason {
+    /// Name in the trace.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Duration => "duration",
+            Self::Interrupt => "interrupt",
+            Self::Device => "device",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// Why a recording could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The tunnel was not found, or not exactly one.
+    #[error(transparent)]
+    Discover(#[from] discover::Error),
+    /// The kernel or the user's privileges do not allow it.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The kernel-side filter could not be set.
+    #[error(transparent)]
+    Filter(#[from] crate::probe::filter::FilterError),
+    /// The trace cannot be created or written.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// The benchmark cannot be started.
+    #[error("cannot run {program}: {source}")]
+    Command {
+        /// Program.
+        program: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Something the system did not give us.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl Fn(std::io::Error) -> RecordError {
+    move |source| RecordError::System { what, source }
+}
+
+/// The probes of a request.
+fn wanted(request: &Request, plan: &Plan) -> BTreeSet<ProbeId> {
+    if let Some(probes) = &request.probes {
+        return probes.clone();
+    }
+    let mut groups = vec![Group::Packets, Group::Drops, Group::Tcp];
+    let has_processes = !plan.processes.is_empty() || !request.selector.command.is_empty();
+    if has_processes {
+        groups.push(Group::Daemon);
+    }
+    if has_processes && request.threads {
+        groups.extend([Group::Syscalls, Group::Threads]);
+    }
+    if request.stacks {
+        groups.push(Group::Stacks);
+    }
+    attach::select(&groups)
+}
+
+/// Finds the tunnel, attaches, records until the command, the time or the user ends it.
+/// `say` gets plain sentences for the user.
+///
+/// # Errors
+/// See [`RecordError`]. Once recording has begun nothing fails: what went wrong is in the outcome
+/// and in the trace.
+pub fn record(request: &Request, say: &mut dyn FnMut(&str)) -> Result<Outcome, RecordError> {
+    let plan = discover::discover(&request.selector)?;
+    for note in &plan.notes {
+        say(note);
+    }
+    let recording = Recording::prepare(request, plan)?;
+    recording.run(request, say)
+}
+
+/// Processes and their role names for the environment snapshot.
+fn roles(plan: &Plan) -> Vec<(u32, &'static str)> {
+    plan.processes
+        .iter()
+        .map(|(pid, role)| match *role {
+            process::DAEMON => (*pid, "daemon"),
+            process::BENCHMARK => (*pid, "benchmark"),
+            process::KERNEL => (*pid, "kernel"),
+            _ => (*pid, "other"),
+        })
+        .collect()
+}
+
+/// Everything that is set up before the command starts.
+struct Recording {
+    plan: Plan,
+    filter: Filter,
+    drain: Drain<TraceFile>,
+    changes: mpsc::Sender<crate::trace::model::Change>,
+    signals: Arc<Signals>,
+}
+
+impl Recording {
+    fn prepare(request: &Request, mut plan: Plan) -> Result<Self, RecordError> {
+        add_kernel_threads(&mut plan);
+        let seed = choose_seed(&plan.devices);
+        let options = Options {
+            probes: wanted(request, &plan),
+            buffer_bytes: request.buffer_bytes,
+            keep_payload: request.keep_payload,
+            device_seed: seed,
+        };
+        let mut loaded = attach::load(&options)?;
+        let buffer_bytes = loaded.buffer_bytes;
+        let drop_reasons = loaded.drop_reasons.clone();
+        let mut filter = loaded.filter(seed)?;
+        let rings = loaded.rings()?;
+        let file = TraceFile::create(&request.output, Existing::Replace)?;
+        let symbols = Kallsyms::open();
+        // Attached with empty filters: nothing is recorded until the snapshot is taken, so that
+        // the counters in it and the events begin together.
+        let attached = loaded.attach()?;
+        let start = Start {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            run_id: uuid::Uuid::new_v4().to_string(),
+            clock: environment::clock(),
+            host: environment::host(),
+            command: request.selector.command.clone(),
+            tunnels: plan.tunnels.clone(),
+            devices: plan.devices.clone(),
+            probes: attached.statuses.clone(),
+            drop_reasons,
+            buffer_bytes,
+            keep_payload: request.keep_payload,
+            environment: environment::snapshot(&plan.netns, &roles(&plan)),
+            ..Start::default()
+        };
+        let start = Start { started_at: utc(&start.clock), ..start };
+        open_filter(&mut filter, &plan)?;
+        let name = request.output.display().to_string();
+        let writer = Writer::create_named(file, &name, &start)?;
+        let signals = Arc::new(Signals::default());
+        let (changes, incoming) = mpsc::channel();
+        let drain = Drain {
+            rings,
+            writer,
+            attached,
+            symbols,
+            changes: incoming,
+            signals: signals.clone(),
+            socket_calls: SOCKET_CALLS.to_vec(),
+        };
+        Ok(Self { plan, filter, drain, changes, signals })
+    }
+
+    fn run(mut self, request: &Request, say: &mut dyn FnMut(&str)) -> Result<Outcome, RecordError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(system("cannot start the event loop"))?;
+        // The command is started before privileges go, and by a process that is watched, so that
+        // it and its children are watched from their first instruction.
+        let benchmark = {
+            let _guard = runtime.enter();
+            start_command(request, &mut self.filter)?
+        };
+        let (events, _watches) = follow::watch_links(&self.plan);
+        // Both stay with this thread and what it starts: capabilities are per thread.
+        let netns = self.plan.netns.clone();
+        drop_privileges(&netns, say);
+        let (notes, heard) = mpsc::channel();
+        let follow = Follow {
+            plan: self.plan,
+            filter: self.filter,
+            changes: self.changes,
+            signals: self.signals.clone(),
+            notes,
+        };
+        let drain = self.drain;
+        let draining = spawn("vpnbench-drain", move || drain.run())?;
+        let following = spawn("vpnbench-follow", move || follow.run(&events))?;
+        let wait = Wait { request, signals: &self.signals, heard: &heard };
+        let (reason, command) = runtime.block_on(wait.until_end(benchmark, say));
+        if request.second_interrupt_ends {
+            interrupt::back_to_default();
+        }
+        let ending = Ending { signals: self.signals.clone(), draining, following, reason, command };
+        ending.close(say)
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RecordError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(system("cannot start a thread"))
+}
+
+/// RFC 3339 UTC of a clock reading.
+fn utc(clock: &Clock) -> String {
+    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(clock.realtime_ns))
+        .ok()
+        .and_then(|moment| moment.format(&time::format_description::well_known::Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// ksoftirqd and threaded NAPI do the path's work as threads of their own.
+fn add_kernel_threads(plan: &mut Plan) {
+    for pid in discover::process::pids() {
+        let Some(comm) = discover::process::comm(pid) else { continue };
+        let of_path = comm.starts_with("ksoftirqd/") || comm.starts_with("napi/");
+        if of_path && !plan.processes.iter().any(|(known, _)| *known == pid) {
+            plan.processes.push((pid, process::KERNEL));
+        }
+    }
+}
+
+fn open_filter(filter: &mut Filter, plan: &Plan) -> Result<(), RecordError> {
+    filter.watch_syscalls(PACKET_CALLS)?;
+    filter.watch_syscalls(SOCKET_CALLS)?;
+    for port in &plan.ports {
+        filter.watch_port(*port)?;
+    }
+    for (pid, role) in &plan.processes {
+        filter.watch_process(*pid, *role)?;
+    }
+    for netns in &plan.netns {
+        filter.watch_namespace(netns.inum())?;
+    }
+    for device in &plan.devices {
+        filter.watch_device(device)?;
+    }
+    Ok(())
+}
+
+/// Starts the benchmark, if there is one, as the child of a watched process: ours, for a moment.
+fn start_command(request: &Request, filter: &mut Filter) -> Result<Option<Benchmark>, RecordError> {
+    let command = &request.selector.command;
+    if command.is_empty() {
+        return Ok(None);
+    }
+    let own = std::process::id();
+    filter.watch_process(own, process::BENCHMARK)?;
+    let started = Benchmark::start(command, request.stdout_is_ours);
+    filter.forget_process(own);
+    let failed = |source| RecordError::Command { program: command[0].clone(), source };
+    started.map(Some).map_err(failed)
+}
+
+/// Gives up every privilege that following the daemon does not need.
+fn drop_privileges(netns: &[crate::probe::netns::Netns], say: &mut dyn FnMut(&str)) {
+    let outcome = netns
+        .iter()
+        .try_for_each(crate::probe::netns::Netns::drop_privileges)
+        .and_then(|()| keep_only(KEPT_BY_DISCOVERY));
+    if let Err(error) = outcome {
+        say(&format!("privileges could not be dropped: {error}"));
+    }
+}
+
+/// Waits for the end of a recording.
+struct Wait<'a> {
+    request: &'a Request,
+    signals: &'a Signals,
+    heard: &'a mpsc::Receiver<String>,
+}
+
+impl Wait<'_> {
+    async fn until_end(
+        &self,
+        mut benchmark: Option<Benchmark>,
+        say: &mut dyn FnMut(&str),
+    ) -> (Reason, Option<CommandStatus>) {
+        let reason = self.first_end(&mut benchmark, say).await;
+        let (reason, status) = match reason {
+            Ended::Command(status) => (Reason::Command, status),
+            Ended::Because(reason) => (reason, None),
+        };
+        match (status, benchmark) {
+            (None, Some(mut running)) => {
+                let stopped = tokio::select! {
+                    status = running.stop() => status.ok(),
+                    () = second_interrupt(), if reason == Reason::Interrupt => None,
+                };
+                (reason, stopped)
+            }
+            (status, _) => (reason, status),
+        }
+    }
+
+    async fn first_end(&self, benchmark: &mut Option<Benchmark>, say: &mut dyn FnMut(&str)) -> Ended {
+        let deadline = self.request.duration.map(|time| tokio::time::Instant::now() + time);
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return Ended::Because(Reason::Interrupt);
+        };
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let mut progress = Progress::start(self.request.progress);
+        loop {
+            tokio::select! {
+                status = wait_for(benchmark) => return Ended::Command(status),
+                _ = interrupt.recv() => return Ended::Because(Reason::Interrupt),
+                _ = terminate.recv() => return Ended::Because(Reason::Interrupt),
+                () = sleep_until(deadline) => return Ended::Because(Reason::Duration),
+                _ = tick.tick() => {
+                    while let Ok(sentence) = self.heard.try_recv() {
+                        progress.suspend(|| say(&sentence));
+                    }
+                    progress.update(self.signals);
+                    if self.signals.failed.load(Ordering::Acquire) {
+                        return Ended::Because(Reason::Disk);
+                    }
+                    if self.signals.devices_gone.load(Ordering::Acquire) && benchmark.is_none() {
+                        return Ended::Because(Reason::Device);
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum Ended {
+    Command(Option<CommandStatus>),
+    Because(Reason),
+}
+
+async fn wait_for(benchmark: &mut Option<Benchmark>) -> Option<CommandStatus> {
+    match benchmark {
+        Some(running) => running.wait().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn second_interrupt() {
+    if let Ok(mut interrupt) = signal(SignalKind::interrupt()) {
+        interrupt.recv().await;
+    }
+}
+
+/// The end of a recording: stop the threads, close the books.
+struct Ending {
+    signals: Arc<Signals>,
+    draining: JoinHandle<Drained<TraceFile>>,
+    following: JoinHandle<(Filter, Plan)>,
+    reason: Reason,
+    command: Option<CommandStatus>,
+}
+
+impl Ending {
+    fn close(self, say: &mut dyn FnMut(&str)) -> Result<Outcome, RecordError> {
+        self.signals.stop.store(true, Ordering::Release);
+        let (mut filter, plan) = join(self.following);
+        // Watching ends before the counters are read, as it began after.
+        filter.close();
+        let environment = environment::snapshot(&plan.netns, &roles(&plan));
+        let clock = environment::clock();
+        self.signals.finish.store(true, Ordering::Release);
+        let drained = join(self.draining);
+        let end = End {
+            clock,
+            reason: self.reason.name().to_owned(),
+            command_status: self.command.clone(),
+            counts: counts(&drained, drained.writer.totals()),
+            unrecorded: unrecorded(&drained, &filter),
+            tool_cpu_s: process_cpu_s(),
+            softirq_s: drained.attached.softirq_s(),
+            environment,
+        };
+        let mut write_error = drained.error.map(|error| error.to_string());
+        let totals = drained.writer.totals().clone();
+        let totals = match drained.writer.finish(&end) {
+            Ok((file, totals)) => {
+                if let Err(error) = file.sync() {
+                    write_error.get_or_insert(error.to_string());
+                }
+                totals
+            }
+            Err(error) => {
+                write_error.get_or_insert(error.to_string());
+                totals
+            }
+        };
+        drop(drained.attached);
+        if let Some(error) = &write_error {
+            say(error);
+        }
+        Ok(Outcome { reason: self.reason, command: self.command, totals, write_error })
+    }
+}
+
+fn join<T>(thread: JoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Events of each probe; runs that the kernel skipped are losses too.
+fn counts(drained: &Drained<TraceFile>, totals: &Totals) -> Vec<ProbeCount> {
+    let stats = drained.attached.stats();
+    let attached = drained.attached.statuses.iter().filter(|status| status.attached);
+    attached
+        .map(|status| {
+            let stats = stats.get(&status.id).copied().unwrap_or_default();
+            ProbeCount {
+                id: status.id,
+                events: totals.events_by_probe[usize::from(status.id)],
+                lost: totals.lost_by_probe[usize::from(status.id)] + stats.misses,
+                ns_per_run: (stats.ns > 0).then(|| stats.ns as f64 / stats.runs.max(1) as f64),
+            }
+        })
+        .collect()
+}
+
+fn unrecorded(drained: &Drained<TraceFile>, filter: &Filter) -> Vec<UnrecordedCount> {
+    let by_slot: BTreeMap<_, _> = drained.attached.unrecorded();
+    by_slot
+        .into_iter()
+        .filter_map(|((index, tap), counts)| {
+            let device = filter.device(index)?;
+            Some(UnrecordedCount {
+                device: device.name.clone(),
+                netns: device.netns,
+                tap,
+                filtered_units: counts.filtered_units,
+                filtered_bytes: counts.filtered_bytes,
+                lost_units: counts.lost_units,
+                lost_bytes: counts.lost_bytes,
+            })
+        })
+        .collect()
+}
