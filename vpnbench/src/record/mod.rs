@@ -1,1 +1,3 @@
 //! Drains the ring buffers, snapshots the environment, writes the trace.
+
+pub mod environment;
