@@ -10,6 +10,7 @@ use vpnbench::probe::discover::{
     Error, LinkChange, Plan, Selector, diff, discover, process, rediscover,
 };
 use vpnbench::probe::netns::{self, KEPT_BY_DISCOVERY, Netns, NetnsSpec};
+use vpnbench::record::environment as record;
 use vpnbench::trace::model::TunnelKind;
 use vpnbench_tests::netns::{Namespace, connect, unique, wait_for};
 use vpnbench_tests::tun;
@@ -398,5 +399,37 @@ fn errors() -> Result<()> {
 }
 
 fn environment() -> Result<()> {
+    let pair = Pair::new()?;
+    pair.a.ip("route add 10.50.0.0/16 via 10.99.0.2 mtu 1300")?;
+    pair.a.exec("tc qdisc add dev vd0 root pfifo limit 77")?;
+    pair.a.exec("ping -c 1 -W 2 10.98.0.2")?;
+    let plan = discover(&Selector { netns: vec![named(&pair.a), named(&pair.b)], ..to("10.98.0.2") })?;
+    let processes = [(pair.wg_a.pid(), "daemon"), (pair.wg_b.pid(), "daemon")];
+    let begin = std::time::Instant::now();
+    let environment = record::snapshot(&plan.netns, &processes);
+    let took = begin.elapsed();
+    say(&format!("snapshot of two namespaces: {} ms", took.as_millis()));
+    ensure!(environment.missing.is_empty(), "{:?}", environment.missing);
+    ensure!(environment.namespaces.len() == 2);
+    let side = &environment.namespaces[0];
+    ensure!(side.name.as_ref() == Some(&pair.a.name));
+    ensure!(side.sysctls.contains_key("net.core.rmem_max"), "{:?}", side.sysctls);
+    let vd0 = side.links.iter().find(|link| link.name == "vd0").context("no vd0")?;
+    ensure!(vd0.kind.as_deref() == Some("veth") && vd0.mtu == 1500 && vd0.tx_queue_len > 0, "{vd0:?}");
+    ensure!(vd0.addresses.contains(&"10.99.0.1/24".to_owned()), "{vd0:?}");
+    ensure!(vd0.flags.contains(&"up".to_owned()) && vd0.counters.tx_packets > 0, "{vd0:?}");
+    ensure!(vd0.qdiscs.iter().any(|one| one.kind == "pfifo" && one.parent == "root"), "{vd0:?}");
+    ensure!(vd0.offloads.get("rx-gro").is_some() && vd0.offloads.len() > 30, "{vd0:?}");
+    let route = "10.50.0.0/16 via 10.99.0.2 dev vd0 proto boot mtu 1300";
+    ensure!(side.routes.iter().any(|one| one == route), "{:?}", side.routes);
+    let direct = "10.98.0.0/24 dev ";
+    ensure!(side.routes.iter().any(|one| one.starts_with(direct) && one.contains("src 10.98.0.1")));
+    ensure!(side.counters.get("IcmpOutEchos") == Some(&1), "{:?}", side.counters.get("IcmpOutEchos"));
+    let daemon: Vec<_> = environment.threads.iter().filter(|one| one.tgid == pair.wg_a.pid()).collect();
+    ensure!(daemon.len() > 1 && daemon.iter().any(|one| one.runtime_ns > 0), "{daemon:?}");
+    ensure!(environment.threads.iter().any(|one| one.comm.starts_with("ksoftirqd/") && one.role == "kernel"));
+    let (versions, missing) = record::versions(&[pair.wg_a.pid()], &words("iperf3 -c 10.98.0.2"));
+    ensure!(versions["wireguard-go"].contains("wireguard-go"), "{versions:?} {missing:?}");
+    ensure!(versions["iperf3"].starts_with("iperf 3"), "{versions:?}");
     Ok(())
 }
