@@ -9,9 +9,10 @@ use clap_complete::Shell;
 
 use super::lab::LabArgs;
 use super::values::{
-    self, Buffer, Destination, NetnsSelector, OuterSelector, ProbeChoice, parse_buffer,
-    parse_duration, parse_keep_payload,
+    self, Buffer, Destination, OuterSelector, ProbeChoice, parse_buffer, parse_duration,
+    parse_keep_payload,
 };
+use crate::probe::netns::NetnsSpec;
 
 /// Explains VPN benchmark results packet by packet.
 ///
@@ -110,17 +111,17 @@ pub struct CaptureArgs {
     pub tun: Vec<String>,
     /// Device that carries outer packets, or the daemon's outer address and port
     #[arg(long, value_name = "IFACE|ADDR:PORT")]
-    pub outer: Vec<OuterSelector>,
+    pub outer: Option<OuterSelector>,
     /// Process id of the daemon
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pub pid: Vec<u32>,
+    pub pid: Option<u32>,
     /// Name of the daemon's process
     #[arg(long, value_name = "NAME")]
-    pub comm: Vec<String>,
+    pub comm: Option<String>,
     /// Network namespace: a name, a path or pid:PID; repeat to see both ends on one machine
     #[arg(long, value_name = "NAME|PATH|pid:PID")]
-    pub netns: Vec<NetnsSelector>,
-    /// Inner address of the other end; decides the tunnel as the command's destination would
+    pub netns: Vec<NetnsSpec>,
+    /// Address of the other end outside the tunnel, where it cannot be found
     #[arg(long, value_name = "ADDR")]
     pub peer: Option<IpAddr>,
     /// How long to record, e.g. 500ms, 30s, 2m; without a command and a duration until Ctrl-C

@@ -1,6 +1,7 @@
 //! The command line: typed arguments, dispatch, exit status.
 
 pub mod args;
+mod doctor;
 pub mod lab;
 mod live;
 mod logger;

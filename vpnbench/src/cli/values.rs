@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -47,6 +48,15 @@ pub enum OuterSelector {
     Endpoint(SocketAddr),
 }
 
+impl fmt::Display for OuterSelector {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OuterSelector::Device(name) => formatter.write_str(name),
+            OuterSelector::Endpoint(endpoint) => endpoint.fmt(formatter),
+        }
+    }
+}
+
 impl FromStr for OuterSelector {
     type Err = String;
 
@@ -57,33 +67,6 @@ impl FromStr for OuterSelector {
         parse_interface(text).map(OuterSelector::Device).map_err(|error| {
             format!("{error}; neither is it ADDR:PORT such as 192.0.2.1:51820 or [2001:db8::1]:51820")
         })
-    }
-}
-
-/// A network namespace, as the user names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NetnsSelector {
-    /// A name under /run/netns.
-    Name(String),
-    /// A namespace file.
-    Path(PathBuf),
-    /// The namespace of a process.
-    Pid(u32),
-}
-
-impl FromStr for NetnsSelector {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("pid:") {
-            Some(pid) => match pid.parse() {
-                Ok(pid) if pid > 0 => Ok(NetnsSelector::Pid(pid)),
-                _ => Err(format!("\"{pid}\" is not a process id")),
-            },
-            None if text.is_empty() => Err("a namespace needs a name".to_owned()),
-            None if text.contains('/') => Ok(NetnsSelector::Path(text.into())),
-            None => Ok(NetnsSelector::Name(text.to_owned())),
-        }
     }
 }
 

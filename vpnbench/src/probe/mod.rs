@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod discover;
+pub mod doctor;
 pub mod fields;
 pub mod filter;
 pub mod netns;

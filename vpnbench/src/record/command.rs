@@ -30,11 +30,9 @@ impl Benchmark {
     ///
     /// # Errors
     /// If the program cannot be started.
-    pub fn start(command: &[String], stdout_is_ours: bool) -> io::Result<Self> {
-        let (program, arguments) =
-            command.split_first().ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
-        let mut builder = Command::new(program);
-        builder.args(arguments).kill_on_drop(true);
+    pub fn start(command: std::process::Command, stdout_is_ours: bool) -> io::Result<Self> {
+        let mut builder = Command::from(command);
+        builder.kill_on_drop(true);
         if stdout_is_ours {
             builder.stdout(stderr_copy()?);
         }

@@ -11,4 +11,4 @@ mod kallsyms;
 mod progress;
 pub mod session;
 
-pub use session::{Outcome, Reason, RecordError, Request, record};
+pub use session::{Outcome, Reason, RecordError, Request, command_of, record};

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -27,7 +28,7 @@ use crate::probe::discover::{self, Plan, Selector};
 use crate::probe::filter::{Filter, choose_seed};
 use crate::probe::netns::{KEPT_BY_DISCOVERY, keep_only};
 use crate::trace::model::{
-    Clock, CommandStatus, End, ProbeCount, Start, UnrecordedCount,
+    Clock, CommandStatus, End, Environment, ProbeCount, Start, UnrecordedCount,
 };
 use crate::trace::{Existing, Totals, TraceError, TraceFile, Writer};
 
@@ -157,28 +158,43 @@ fn wanted(request: &Request, plan: &Plan) -> BTreeSet<ProbeId> {
 }
 
 /// Finds the tunnel, attaches, records until the command, the time or the user ends it.
-/// `say` gets plain sentences for the user.
+/// `command` is what to run, usually [`command_of`] the selector; `say` gets plain sentences for
+/// the user.
 ///
 /// # Errors
 /// See [`RecordError`]. Once recording has begun nothing fails: what went wrong is in the outcome
 /// and in the trace.
-pub fn record(request: &Request, say: &mut dyn FnMut(&str)) -> Result<Outcome, RecordError> {
+pub fn record(
+    request: &Request,
+    command: Option<Command>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Outcome, RecordError> {
     let plan = discover::discover(&request.selector)?;
     for note in &plan.notes {
         say(note);
     }
     let recording = Recording::prepare(request, plan)?;
-    recording.run(request, say)
+    recording.run(request, command, say)
+}
+
+/// The command of a request as this process would start it; None if it has none.
+#[must_use]
+pub fn command_of(selector: &Selector) -> Option<Command> {
+    let (program, arguments) = selector.command.split_first()?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    Some(command)
 }
 
 /// Processes and their role names for the environment snapshot.
 fn roles(plan: &Plan) -> Vec<(u32, &'static str)> {
     plan.processes
         .iter()
+        // The snapshot adds the kernel's threads itself.
+        .filter(|(_, role)| *role != process::KERNEL)
         .map(|(pid, role)| match *role {
             process::DAEMON => (*pid, "daemon"),
             process::BENCHMARK => (*pid, "benchmark"),
-            process::KERNEL => (*pid, "kernel"),
             _ => (*pid, "other"),
         })
         .collect()
@@ -203,6 +219,8 @@ impl Recording {
             keep_payload: request.keep_payload,
             device_seed: seed,
         };
+        let pids: Vec<u32> = plan.processes.iter().map(|(pid, _)| *pid).collect();
+        let (tools, _) = environment::versions(&pids, &request.selector.command);
         let mut loaded = attach::load(&options)?;
         let buffer_bytes = loaded.buffer_bytes;
         let drop_reasons = loaded.drop_reasons.clone();
@@ -225,7 +243,7 @@ impl Recording {
             drop_reasons,
             buffer_bytes,
             keep_payload: request.keep_payload,
-            environment: environment::snapshot(&plan.netns, &roles(&plan)),
+            environment: Environment { tools, ..environment::snapshot(&plan.netns, &roles(&plan)) },
             ..Start::default()
         };
         let start = Start { started_at: utc(&start.clock), ..start };
@@ -246,7 +264,12 @@ impl Recording {
         Ok(Self { plan, filter, drain, changes, signals })
     }
 
-    fn run(mut self, request: &Request, say: &mut dyn FnMut(&str)) -> Result<Outcome, RecordError> {
+    fn run(
+        mut self,
+        request: &Request,
+        command: Option<Command>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Outcome, RecordError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -255,7 +278,7 @@ impl Recording {
         // it and its children are watched from their first instruction.
         let benchmark = {
             let _guard = runtime.enter();
-            start_command(request, &mut self.filter)?
+            start_command(request, command, &mut self.filter)?
         };
         let (events, _watches) = follow::watch_links(&self.plan);
         // Both stay with this thread and what it starts: capabilities are per thread.
@@ -327,17 +350,18 @@ fn open_filter(filter: &mut Filter, plan: &Plan) -> Result<(), RecordError> {
 }
 
 /// Starts the benchmark, if there is one, as the child of a watched process: ours, for a moment.
-fn start_command(request: &Request, filter: &mut Filter) -> Result<Option<Benchmark>, RecordError> {
-    let command = &request.selector.command;
-    if command.is_empty() {
-        return Ok(None);
-    }
+fn start_command(
+    request: &Request,
+    command: Option<Command>,
+    filter: &mut Filter,
+) -> Result<Option<Benchmark>, RecordError> {
+    let Some(command) = command else { return Ok(None) };
+    let program = command.get_program().to_string_lossy().into_owned();
     let own = std::process::id();
     filter.watch_process(own, process::BENCHMARK)?;
     let started = Benchmark::start(command, request.stdout_is_ours);
     filter.forget_process(own);
-    let failed = |source| RecordError::Command { program: command[0].clone(), source };
-    started.map(Some).map_err(failed)
+    started.map(Some).map_err(|source| RecordError::Command { program, source })
 }
 
 /// Gives up every privilege that following the daemon does not need.
