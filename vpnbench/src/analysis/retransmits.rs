@@ -279,9 +279,9 @@ impl Retransmits {
             *episodes.entry(name).or_default() += count;
             let namespace = sums.namespaces.entry(netns).or_default();
             if fields.sack {
-                namespace.sack_entries += count
+                namespace.sack_entries += count;
             } else {
-                namespace.reno_entries += count
+                namespace.reno_entries += count;
             }
         }
         let problems = self.problems(guessed);

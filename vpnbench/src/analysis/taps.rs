@@ -165,7 +165,7 @@ impl Taps {
                     port: 0,
                 };
                 self.count(key, |count| {
-                    count.add(segment.header.time_ns, segments, None, payload)
+                    count.add(segment.header.time_ns, segments, None, payload);
                 });
             }
             Event::Drop(drop) => {

@@ -182,14 +182,20 @@ fn retransmits(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Resu
     causes.sort_by_key(|(_, segments)| std::cmp::Reverse(*segments));
     let texts: Vec<String> = causes
         .iter()
-        .map(|(name, segments)| format!("{} {}", cause_name(name), count(*segments)))
+        .map(|(name, segments)| {
+            format!("{} {}", cause_name(name), count(*segments)).replace(' ', "\u{a0}")
+        })
         .collect();
     let by = if texts.is_empty() {
         String::new()
     } else {
         format!(": {}", texts.join(", "))
     };
-    let line = format!("{}{by}", plural(total, "segment"));
+    let line = if total == 0 {
+        "none".to_owned()
+    } else {
+        format!("{}{by}", plural(total, "segment"))
+    };
     writeln!(
         out,
         "{title}   {}",

@@ -12,9 +12,10 @@ macro_rules! events {
         pub enum Event<'a> { $( $name(&'a event::$name), )* }
 
         impl<'a> Event<'a> {
-            /// The record in `bytes` (8-byte aligned, exactly one record), if its kind is known.
+            /// The event in a record, if its kind is known and the size fits.
             #[must_use]
-            pub fn from_bytes(bytes: &'a [u8]) -> Option<Event<'a>> {
+            pub fn from_record(record: &'a [u64]) -> Option<Event<'a>> {
+                let bytes: &[u8] = bytemuck::cast_slice(record);
                 let kind = *bytes.get(core::mem::offset_of!(Header, kind))?;
                 $( if kind == Kind::$name as u8 {
                     return bytemuck::try_from_bytes(bytes).ok().map(Event::$name);
