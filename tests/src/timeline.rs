@@ -19,11 +19,11 @@ use anyhow::{Context as _, anyhow, bail};
 use bytemuck::Zeroable;
 use vpnbench::analysis::{Analyses, Context};
 use vpnbench::report::{self, Recording, Report};
-use vpnbench::trace::Event;
 use vpnbench::trace::model::{
     Clock, CommandStatus, Daemon, End, Environment, Link, Namespace, ProbeStatus, Start, Symbols,
     Thread, Tunnel, UnrecordedCount, WatchedDevice,
 };
+use vpnbench::trace::{Event, Writer};
 use vpnbench_common::catalog::{Attach, PROBES, ProbeId, Tap};
 use vpnbench_common::event;
 use vpnbench_common::header::Header;
@@ -454,6 +454,20 @@ impl Timeline {
         event.duration_ns = words.number("ns")?;
         self.push(&event);
         Ok(())
+    }
+
+    /// The timeline as a trace file.
+    ///
+    /// # Errors
+    /// When the trace cannot be written.
+    pub fn trace(&self) -> anyhow::Result<Vec<u8>> {
+        let mut writer = Writer::create(Vec::new(), &self.start)?;
+        for record in &self.events {
+            writer.push(0, bytemuck::cast_slice(record))?;
+        }
+        writer.symbols(&self.symbols)?;
+        writer.end_epoch(self.end.clock.monotonic_ns, &[])?;
+        Ok(writer.finish(&self.end)?.0)
     }
 
     /// Analyses the timeline.

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Output, Stdio};
 
 use vpnbench_tests::binary::vpnbench;
+use vpnbench_tests::timeline::Timeline;
 
 fn run(arguments: &[&str]) -> Output {
     vpnbench().args(arguments).output().expect("vpnbench runs")
@@ -87,6 +88,115 @@ fn a_trace_that_cannot_be_read_is_named() {
         assert!(message.contains(&path.display().to_string()), "{message}");
         assert!(output.stdout.is_empty());
     }
+}
+
+/// A trace of the timeline that the golden test of that name shows.
+fn trace() -> Vec<u8> {
+    let text = include_str!("../golden/tun-queue-overflow.txt");
+    let (input, _) = text
+        .split_once("======== report")
+        .expect("a timeline and a report");
+    let timeline = Timeline::parse(input).expect("a timeline");
+    timeline.trace().expect("a trace")
+}
+
+/// `vpnbench report - ARGUMENTS` with the bytes on stdin.
+fn report(bytes: &[u8], arguments: &[&str]) -> Output {
+    let mut child = vpnbench()
+        .args(["report", "-"])
+        .args(arguments)
+        .env("COLUMNS", "100")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("vpnbench runs");
+    let mut stdin = child.stdin.take().expect("stdin is a pipe");
+    // A program that stops reading is judged by its output.
+    let _ = stdin.write_all(bytes);
+    drop(stdin);
+    child.wait_with_output().expect("vpnbench ends")
+}
+
+#[test]
+fn a_trace_gives_a_report() {
+    let output = report(&trace(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(
+        text.contains("FULL_RING") && text.contains("reconciled 3 of 3"),
+        "{text}"
+    );
+    assert!(!text.contains('\u{1b}'), "no terminal, no colours");
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
+    let coloured = report(&trace(), &["--color", "always"]);
+    assert!(stdout(&coloured).contains('\u{1b}'));
+}
+
+#[test]
+fn the_json_report_fits_its_schema() {
+    let output = report(&trace(), &["--format", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(json["schema"], "vpnbench.report.v1");
+    assert_eq!(json["retransmits"]["total"], 0);
+    assert!(json["benchmark"].is_null(), "missing is null");
+    let schema: serde_json::Value = serde_json::from_slice(&run(&["schema"]).stdout).expect("JSON");
+    let schema = jsonschema::validator_for(&schema).expect("a schema");
+    if let Err(error) = schema.validate(&json) {
+        panic!("{}: {error}", error.instance_path);
+    }
+}
+
+#[test]
+fn a_report_goes_to_a_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("report.json");
+    let name = path.to_str().expect("a name");
+    let output = report(&trace(), &["--format", "json", "-o", name]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+    let text = std::fs::read(&path).expect("the report");
+    assert!(serde_json::from_slice::<serde_json::Value>(&text).is_ok());
+    let output = report(&trace(), &["-o", "/nonexistent/report.txt"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("/nonexistent/report.txt"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_cut_trace_is_reported_as_incomplete() {
+    let whole = trace();
+    let events = whole.len() - 200;
+    let output = report(&whole[..events], &["--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["capture"]["complete"], false);
+    assert!(
+        json["problems"]
+            .as_array()
+            .is_some_and(|problems| !problems.is_empty())
+    );
+}
+
+#[test]
+fn a_newer_trace_is_refused_with_its_version() {
+    let mut bytes = trace();
+    bytes[8..12].copy_from_slice(&99u32.to_le_bytes());
+    let check = crc32fast::hash(&bytes[..12]);
+    bytes[12..16].copy_from_slice(&check.to_le_bytes());
+    let output = report(&bytes, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(
+        message.contains("standard input") && message.contains("99"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -1,0 +1,237 @@
+//! How files of other versions become readable. The version of the format changes only when old
+//! readers would misread a file; records that gained or lost fields do not count, because each
+//! file describes its records and fields are carried over by name.
+
+use std::collections::BTreeMap;
+
+use vpnbench_common::catalog::{KINDS, KindRow, kind_row};
+
+use super::codec::{KindShape, Shapes};
+use super::model::{FieldLayout, KindLayout};
+use super::problem::{Code, Problem};
+
+/// The version of the format that this program writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// One version of the format.
+#[derive(Debug, Clone, Copy)]
+pub struct Version {
+    /// Its number in the file header.
+    pub number: u32,
+    /// What it changed.
+    pub changes: &'static str,
+}
+
+/// All versions this program reads, oldest first. A new version adds a row here and a branch
+/// where the old layout is read, and never edits one.
+pub const VERSIONS: &[Version] = &[Version {
+    number: 1,
+    changes: "first version: framed blocks of records as columns, zstd",
+}];
+
+/// Largest record a file may describe.
+const RECORD_BYTES_MAX: u32 = 4096;
+
+/// The layouts that this program writes.
+#[must_use]
+pub fn own_layouts() -> Vec<KindLayout> {
+    let field = |field: &vpnbench_common::layout::Field| FieldLayout {
+        name: field.name.to_owned(),
+        offset: field.offset as u32,
+        size: field.size as u32,
+        kind: field.kind.to_owned(),
+    };
+    let layout = |row: &KindRow| KindLayout {
+        kind: row.kind as u8,
+        name: row.name.to_owned(),
+        size: row.size as u32,
+        fields: row.fields.iter().map(field).collect(),
+    };
+    KINDS.iter().map(layout).collect()
+}
+
+/// Carries records of one kind from the layout of a file into ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FieldMap {
+    words: usize,
+    /// `None`: the layouts are the same.
+    copies: Option<Vec<Copy>>,
+}
+
+/// One field that both layouts have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Copy {
+    from: usize,
+    from_size: usize,
+    to: usize,
+    to_size: usize,
+    rule: Rule,
+}
+
+/// How a value changes its width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Unsigned,
+    Signed,
+    /// Elements that both have; the rest is 0.
+    Array,
+}
+
+impl FieldMap {
+    /// Size of our record in 8-byte words.
+    #[inline]
+    pub(super) fn words(&self) -> usize {
+        self.words
+    }
+
+    fn new(file: &KindLayout, ours: &KindRow) -> Self {
+        let same = file.size as usize == ours.size
+            && file.fields.len() == ours.fields.len()
+            && file.fields.iter().zip(ours.fields).all(|(theirs, our)| {
+                theirs.name == our.name
+                    && theirs.offset as usize == our.offset
+                    && theirs.size as usize == our.size
+                    && theirs.kind == our.kind
+            });
+        let by_name: BTreeMap<&str, &FieldLayout> = file
+            .fields
+            .iter()
+            .map(|field| (field.name.as_str(), field))
+            .collect();
+        let copies = ours.fields.iter().filter_map(|our| {
+            let theirs = by_name.get(our.name)?;
+            let rule = rule(&theirs.kind, our.kind)?;
+            let (from, from_size) = (theirs.offset as usize, theirs.size as usize);
+            Some(Copy {
+                from,
+                from_size,
+                to: our.offset,
+                to_size: our.size,
+                rule,
+            })
+        });
+        FieldMap {
+            words: ours.size / 8,
+            copies: (!same).then(|| copies.collect()),
+        }
+    }
+
+    /// Appends the record in our layout.
+    #[inline]
+    pub(super) fn append(&self, record: &[u64], kind: u8, out: &mut Vec<u64>) {
+        match &self.copies {
+            None => out.extend_from_slice(record),
+            Some(copies) => {
+                let start = out.len();
+                out.resize(start + self.words, 0);
+                let to: &mut [u8] = bytemuck::cast_slice_mut(&mut out[start..]);
+                let from: &[u8] = bytemuck::cast_slice(record);
+                copies.iter().for_each(|copy| copy.apply(from, to));
+                // The header is the same in all versions; a file must not mislead about the kind.
+                to[..16].copy_from_slice(&from[..16]);
+            }
+        }
+        // The number under which the record was stored decides, not the byte in it.
+        let second = out.len() - self.words + 1;
+        out[second] = out[second] & !(0xff << 48) | u64::from(kind) << 48;
+    }
+}
+
+/// Element type of `[T; N]`.
+fn element(kind: &str) -> Option<&str> {
+    kind.strip_prefix('[')?.split(';').next().map(str::trim)
+}
+
+fn rule(theirs: &str, ours: &str) -> Option<Rule> {
+    match (element(theirs), element(ours)) {
+        (Some(their_element), Some(our_element)) => {
+            (their_element == our_element).then_some(Rule::Array)
+        }
+        (None, None) if theirs.starts_with('i') && ours.starts_with('i') => Some(Rule::Signed),
+        (None, None) => Some(Rule::Unsigned),
+        _ => None,
+    }
+}
+
+impl Copy {
+    fn apply(&self, from: &[u8], to: &mut [u8]) {
+        let (Some(from), Some(to)) = (
+            from.get(self.from..self.from + self.from_size),
+            to.get_mut(self.to..self.to + self.to_size),
+        ) else {
+            return;
+        };
+        if self.rule == Rule::Array || from.len() == to.len() {
+            let common = from.len().min(to.len());
+            to[..common].copy_from_slice(&from[..common]);
+            return;
+        }
+        let mut wide = [0u8; 8];
+        wide[..from.len().min(8)].copy_from_slice(&from[..from.len().min(8)]);
+        let unused = 64 - 8 * from.len().min(8) as u32;
+        let bits = 8 * to.len().min(8) as u32;
+        let value = u64::from_le_bytes(wide);
+        let fitted = if self.rule == Rule::Signed {
+            let value = (value << unused) as i64 >> unused;
+            value.clamp(i64::MIN >> (64 - bits), i64::MAX >> (64 - bits)) as u64
+        } else if unused > 0 && value == u64::MAX >> unused {
+            // All ones mean "not available" in both widths.
+            u64::MAX
+        } else {
+            value.min(u64::MAX >> (64 - bits))
+        };
+        let common = to.len().min(8);
+        to[..common].copy_from_slice(&fitted.to_le_bytes()[..common]);
+    }
+}
+
+/// Shapes of all kinds of a file, and what is odd about them.
+pub(super) fn shapes(layouts: &[KindLayout]) -> (Box<Shapes>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut shapes: Box<Shapes> = Box::new(std::array::from_fn(|_| KindShape {
+        words: 0,
+        map: None,
+    }));
+    for layout in layouts {
+        if let Some(fault) = fault(layout) {
+            let what = format!(
+                "record kind {} ({}): {fault}; its records are left out",
+                layout.kind, layout.name
+            );
+            problems.push(Problem::error(Code::BadLayout, what));
+            continue;
+        }
+        let map = kind_row(layout.kind).map(|row| FieldMap::new(layout, row));
+        if map.as_ref().is_some_and(|map| map.copies.is_some()) {
+            let what = format!(
+                "record kind {} ({}) has another layout than in this version; its fields are carried over by name",
+                layout.kind, layout.name
+            );
+            problems.push(Problem::info(Code::LayoutMapped, what));
+        }
+        shapes[layout.kind as usize] = KindShape {
+            words: layout.size as usize / 4,
+            map,
+        };
+    }
+    (shapes, problems)
+}
+
+/// What makes a layout unusable.
+fn fault(layout: &KindLayout) -> Option<&'static str> {
+    let size = layout.size;
+    if !(16..=RECORD_BYTES_MAX).contains(&size) || !size.is_multiple_of(8) {
+        return Some("impossible record size");
+    }
+    let outside = |field: &FieldLayout| {
+        field
+            .offset
+            .checked_add(field.size)
+            .is_none_or(|end| end > size)
+    };
+    layout
+        .fields
+        .iter()
+        .any(outside)
+        .then_some("a field lies outside of the record")
+}
