@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// `TCP_SYN_SENT` (include/net/tcp_states.h).
 const SYN_SENT: u8 = 2;
 /// `TCP_CA_Loss` (include/net/tcp.h).
-const CA_LOSS: u8 = 4;
+pub(super) const CA_LOSS: u8 = 4;
 /// `ICSK_TIME_LOSS_PROBE`.
 const PENDING_LOSS_PROBE: u8 = 5;
 

@@ -49,6 +49,8 @@ pub struct Interface {
     pub device: String,
     /// Inode number of its namespace.
     pub netns: u32,
+    /// Name of its namespace.
+    pub namespace: String,
     /// "tunnel" or "outer".
     pub role: String,
     /// Link kind; null for hardware or unknown.
@@ -117,6 +119,7 @@ pub fn join(
         let interface = Interface {
             device: device.name.clone(),
             netns: device.netns,
+            namespace: context.namespace_name(device.netns),
             role: device.role.clone(),
             kind: before.or(after).and_then(|link| link.kind.clone()),
             counters,

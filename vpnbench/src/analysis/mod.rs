@@ -12,6 +12,7 @@ pub mod drops;
 pub mod flows;
 pub mod interfaces;
 pub mod problem;
+mod retransmit_sums;
 pub mod retransmits;
 pub mod symbols;
 pub mod syscalls;

@@ -6,20 +6,18 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use vpnbench_common::catalog::ProbeId;
 use vpnbench_common::event;
 
-use super::books::{Reconciliation, Relation};
+use super::books::Reconciliation;
 use super::cause::{self, Cause, Detection, Entry, EntryFields, Fields};
-use super::{Context, Problem, address, symbols};
+use super::retransmit_sums::Sums;
+use super::{Context, Problem, symbols};
 use crate::trace::Event;
 
 /// Distinct stacks, flows and sockets kept.
 const KEYS_MAX: usize = 4096;
 /// `TCP_CA_Recovery`.
 const CA_RECOVERY: u32 = 3;
-/// `TCP_CA_Loss`.
-const CA_LOSS: u8 = 4;
 /// `TCP_CLOSE`.
 const CLOSE: u8 = 7;
 /// Stack id of what does not fit [`KEYS_MAX`], and of no stack at all.
@@ -49,7 +47,7 @@ pub struct ByCause {
 }
 
 impl ByCause {
-    fn add(&mut self, cause: Cause, segments: u64) {
+    pub(super) fn add(&mut self, cause: Cause, segments: u64) {
         let slot = match cause {
             Cause::Syn => &mut self.syn,
             Cause::Rto => &mut self.rto,
@@ -115,28 +113,28 @@ pub struct Output {
 
 /// One end of a TCP connection: namespace, IP version, local and remote address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Flow {
-    netns: u32,
-    version: u8,
-    local: ([u8; 16], u16),
-    remote: ([u8; 16], u16),
+pub(super) struct Flow {
+    pub(super) netns: u32,
+    pub(super) version: u8,
+    pub(super) local: ([u8; 16], u16),
+    pub(super) remote: ([u8; 16], u16),
 }
 
 /// What the cause of a retransmission depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    flow: Option<Flow>,
-    netns: u32,
-    stack: u32,
-    fields: Fields,
-    entry: Option<(u32, EntryFields)>,
+pub(super) struct Key {
+    pub(super) flow: Option<Flow>,
+    pub(super) netns: u32,
+    pub(super) stack: u32,
+    pub(super) fields: Fields,
+    pub(super) entry: Option<(u32, EntryFields)>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Count {
-    events: u64,
-    segments: u64,
-    failed: u64,
+pub(super) struct Count {
+    pub(super) events: u64,
+    pub(super) segments: u64,
+    pub(super) failed: u64,
 }
 
 /// Collects retransmissions by what decides their cause.
@@ -279,9 +277,9 @@ impl Retransmits {
             *episodes.entry(name).or_default() += count;
             let namespace = sums.namespaces.entry(netns).or_default();
             if fields.sack {
-                namespace.sack_entries += count
+                namespace.sack_entries += count;
             } else {
-                namespace.reno_entries += count
+                namespace.reno_entries += count;
             }
         }
         let problems = self.problems(guessed);
@@ -338,161 +336,5 @@ impl<'a> Resolver<'a> {
         let release = &self.context.start.host.kernel_release;
         let detection = Detection::new(sysctl.map(String::as_str), release);
         cause::entry(self.frames(stack), fields, detection)
-    }
-}
-
-/// Sums of one namespace that have a counter in the kernel.
-#[derive(Debug, Clone, Copy, Default)]
-struct NamespaceSums {
-    segments: u64,
-    synacks: u64,
-    timeouts: u64,
-    probes: u64,
-    syns: u64,
-    fast: u64,
-    slow_start: u64,
-    sack_entries: u64,
-    reno_entries: u64,
-}
-
-#[derive(Debug, Default)]
-struct Sums {
-    total: u64,
-    failed: u64,
-    by_cause: ByCause,
-    flows: BTreeMap<Flow, (u64, ByCause)>,
-    namespaces: BTreeMap<u32, NamespaceSums>,
-}
-
-impl Sums {
-    fn add(&mut self, key: &Key, cause: Cause, queue: bool, count: &Count) {
-        self.total += count.segments;
-        self.failed += count.failed;
-        self.by_cause.add(cause, count.segments);
-        if let Some(flow) = key.flow {
-            let sums = self.flows.entry(flow).or_default();
-            sums.0 += count.segments;
-            sums.1.add(cause, count.segments);
-        }
-        let sums = self.namespaces.entry(key.netns).or_default();
-        sums.segments += count.segments;
-        match cause {
-            Cause::Rto | Cause::Syn => sums.timeouts += count.events + count.failed,
-            Cause::Tlp => sums.probes += count.events,
-            _ => {}
-        }
-        if cause == Cause::Syn {
-            sums.syns += count.segments;
-        }
-        if queue && key.fields.ca_state == CA_LOSS {
-            sums.slow_start += count.segments;
-        } else if queue {
-            sums.fast += count.segments;
-        }
-    }
-
-    fn synack(&mut self, netns: u32, flow: Option<Flow>, count: u64) {
-        self.total += count;
-        self.by_cause.add(Cause::Syn, count);
-        if let Some(flow) = flow {
-            let sums = self.flows.entry(flow).or_default();
-            sums.0 += count;
-            sums.1.add(Cause::Syn, count);
-        }
-        self.namespaces.entry(netns).or_default().synacks += count;
-    }
-
-    fn output(&self, context: &Context<'_>, episodes: BTreeMap<&'static str, u64>) -> Output {
-        let mut flows: Vec<FlowRetransmits> = self
-            .flows
-            .iter()
-            .filter(|(_, (segments, _))| *segments > 0)
-            .map(|(flow, (segments, by_cause))| FlowRetransmits {
-                netns: flow.netns,
-                local: address::endpoint(flow.version, &flow.local.0, Some(flow.local.1)),
-                remote: address::endpoint(flow.version, &flow.remote.0, Some(flow.remote.1)),
-                segments: *segments,
-                by_cause: *by_cause,
-            })
-            .collect();
-        flows.sort_by_key(|row| std::cmp::Reverse(row.segments));
-        let namespaces = context
-            .start
-            .environment
-            .namespaces
-            .iter()
-            .map(|one| one.netns);
-        Output {
-            total: self.total,
-            by_cause: self.by_cause,
-            failed: self.failed,
-            episodes,
-            flows,
-            books: namespaces
-                .flat_map(|netns| self.books(context, netns))
-                .collect(),
-        }
-    }
-
-    /// The identities of net/ipv4/tcp_output.c, tcp_timer.c and tcp_input.c.
-    fn books(&self, context: &Context<'_>, netns: u32) -> Vec<Reconciliation> {
-        let sums = self.namespaces.get(&netns).copied().unwrap_or_default();
-        let place = context.namespace_name(netns);
-        let counter = |name: &str| context.counter(netns, name);
-        let sent = context.attached(ProbeId::TcpRetransmitSkb);
-        let synacks = sent && context.attached(ProbeId::TcpRetransmitSynack);
-        let entries = context.attached(ProbeId::TcpCongStateSet);
-        let line = |name: &str, (observed, own): (bool, u64), relation: Relation| {
-            Reconciliation::new(
-                name,
-                &place,
-                counter(name),
-                observed.then_some(own),
-                relation,
-            )
-        };
-        let failed = counter("TcpExtTCPRetransFail").unwrap_or(0);
-        let kernel = counter("TcpRetransSegs").and_then(|all| all.checked_sub(failed));
-        let own = synacks.then_some(sums.segments + sums.synacks);
-        let mut total = Reconciliation::new("TcpRetransSegs", &place, kernel, own, Relation::Equal);
-        if failed > 0 {
-            total = total.note(format!("without the {failed} of TcpExtTCPRetransFail"));
-        }
-        vec![
-            total,
-            line("TcpExtTCPFastRetrans", (sent, sums.fast), Relation::Equal),
-            line(
-                "TcpExtTCPSlowStartRetrans",
-                (sent, sums.slow_start),
-                Relation::Equal,
-            ),
-            line(
-                "TcpExtTCPSynRetrans",
-                (synacks, sums.syns + sums.synacks),
-                Relation::Equal,
-            ),
-            line(
-                "TcpExtTCPTimeouts",
-                (sent, sums.timeouts),
-                Relation::KernelAtLeast,
-            )
-            .note("the kernel also counts timeouts that give up the connection"),
-            line(
-                "TcpExtTCPLossProbes",
-                (sent, sums.probes),
-                Relation::KernelAtLeast,
-            )
-            .note("the kernel also counts probes that carry new data"),
-            line(
-                "TcpExtTCPSackRecovery",
-                (entries, sums.sack_entries),
-                Relation::Equal,
-            ),
-            line(
-                "TcpExtTCPRenoRecovery",
-                (entries, sums.reno_entries),
-                Relation::Equal,
-            ),
-        ]
     }
 }

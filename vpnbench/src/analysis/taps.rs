@@ -37,6 +37,8 @@ pub struct TapCount {
     pub port: Option<u16>,
     /// Inode number of the network namespace.
     pub netns: u32,
+    /// Name of the network namespace.
+    pub namespace: String,
     /// Units (skbs, or messages taken).
     pub units: u64,
     /// Wire segments, the sum of `max(1, gso_segs)`.
@@ -165,7 +167,7 @@ impl Taps {
                     port: 0,
                 };
                 self.count(key, |count| {
-                    count.add(segment.header.time_ns, segments, None, payload)
+                    count.add(segment.header.time_ns, segments, None, payload);
                 });
             }
             Event::Drop(drop) => {
@@ -263,6 +265,7 @@ impl Taps {
                 device,
                 port: (port != 0).then_some(port),
                 netns,
+                namespace: context.namespace_name(netns),
                 units: count.units,
                 segments: count.segments,
                 bytes: count.bytes,

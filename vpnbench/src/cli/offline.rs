@@ -1,7 +1,6 @@
 //! Commands that need neither the kernel nor privileges.
 
-use std::fs;
-use std::io::{self, Seek as _};
+use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -24,11 +23,7 @@ pub(super) fn report(args: ReportArgs, output: &mut Output) -> Result<ExitStatus
             "joining the traces of several hosts is not in this version: report them one by one";
         return Err(Failure::new(ExitStatus::Usage, error, hint));
     };
-    let report = if path == Path::new("-") {
-        analyse_stdin()?
-    } else {
-        analyse(path)?
-    };
+    let report = analyse(path)?;
     write_report(&report, args.format, &args.output, output)?;
     Ok(ExitStatus::Done)
 }
@@ -46,13 +41,9 @@ pub(super) fn write_report(
     })
 }
 
-/// Reads a trace once and analyses it.
+/// Reads a trace once, from a file or for `-` from stdin, and analyses it.
 pub(super) fn analyse(path: &Path) -> anyhow::Result<Report> {
     let reader = Reader::open(path)?;
-    let bytes = fs::metadata(path)
-        .ok()
-        .filter(fs::Metadata::is_file)
-        .map(|file| file.len());
     let start = reader.start().clone();
     let mut analyses = Analyses::default();
     let summary = reader.for_each(|event| analyses.observe(&event))?;
@@ -73,22 +64,12 @@ pub(super) fn analyse(path: &Path) -> anyhow::Result<Report> {
         message: problem.message.clone(),
     });
     let recording = Recording {
-        bytes,
+        bytes: Some(summary.bytes),
         truncated: summary.truncated,
         problems: problems.collect(),
     };
     let (outputs, found) = analyses.finish(&context);
     Ok(report::build(&context, outputs, found, recording))
-}
-
-/// A trace is read from a file; what comes on stdin is put in a temporary one.
-fn analyse_stdin() -> anyhow::Result<Report> {
-    let mut file =
-        tempfile::NamedTempFile::new().context("cannot create a temporary file for stdin")?;
-    io::copy(&mut io::stdin().lock(), &mut file).context("cannot read the trace from stdin")?;
-    file.rewind()
-        .context("cannot read the temporary file for stdin")?;
-    analyse(file.path()).context("stdin")
 }
 
 /// `vpnbench completions`

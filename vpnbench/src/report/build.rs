@@ -28,7 +28,7 @@ const NOT_ANALYSED: [&str; 10] = [
 /// What is known of the recording as a file.
 #[derive(Debug, Clone, Default)]
 pub struct Recording {
-    /// Size in bytes; `None` if it is not a file.
+    /// Size in bytes; `None` if the events did not come from a trace.
     pub bytes: Option<u64>,
     /// Whether it ends before its end frame.
     pub truncated: bool,

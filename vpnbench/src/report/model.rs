@@ -193,7 +193,7 @@ pub struct Capture {
     pub events: u64,
     /// Events that found no room in the ring buffer.
     pub lost: u64,
-    /// Size of the trace; null if it is not a file.
+    /// Size of the trace; null if the events did not come from one.
     pub bytes: Option<u64>,
     /// All probes.
     pub probes: Vec<Probe>,

@@ -188,12 +188,13 @@ fn cut(text: &str, width: usize) -> String {
     short
 }
 
-/// Breaks text into lines of at most `width` characters at spaces; later lines are indented.
+/// Breaks text into lines of at most `width` characters at spaces; later lines are indented. A
+/// no-break space (U+00A0) becomes a space where no line ends.
 #[must_use]
 pub fn wrap(text: &str, width: usize, indent: usize) -> String {
     let mut result = String::new();
     let mut column = 0;
-    for word in text.split_whitespace() {
+    for word in text.split([' ', '\n']).filter(|word| !word.is_empty()) {
         let needed = length(word) + usize::from(column > 0);
         if column > 0 && column + needed > width {
             result.push('\n');
@@ -206,7 +207,7 @@ pub fn wrap(text: &str, width: usize, indent: usize) -> String {
         result.push_str(word);
         column += length(word);
     }
-    result
+    result.replace('\u{a0}', " ")
 }
 
 #[cfg(test)]
@@ -245,6 +246,7 @@ mod tests {
     #[test]
     fn wraps_at_spaces() {
         assert_eq!(wrap("aa bb cc", 5, 2), "aa bb\n  cc");
+        assert_eq!(wrap("aa bb\u{a0}cc", 6, 2), "aa\n  bb cc");
         assert_eq!(wrap("", 5, 2), "");
     }
 }

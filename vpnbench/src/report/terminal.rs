@@ -128,14 +128,7 @@ fn taps(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> 
         ("payload", Align::Number),
         ("rate", Align::Number),
     ]);
-    let several = report
-        .interfaces
-        .iter()
-        .any(|one| one.netns != report.interfaces[0].netns)
-        || report
-            .taps
-            .iter()
-            .any(|one| one.netns != report.taps[0].netns);
+    let several = several_namespaces(report);
     for tap in &report.taps {
         table.row(vec![
             tap.tap.clone(),
@@ -155,6 +148,17 @@ fn taps(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> 
     }
 }
 
+/// Whether devices of the same name may need telling apart.
+fn several_namespaces(report: &Report) -> bool {
+    let mut all: Vec<&str> = report
+        .taps
+        .iter()
+        .map(|tap| tap.namespace.as_str())
+        .collect();
+    all.extend(report.interfaces.iter().map(|one| one.namespace.as_str()));
+    all.windows(2).any(|pair| pair[0] != pair[1])
+}
+
 fn place(tap: &TapCount, several: bool) -> String {
     let device = match (&tap.device, tap.port) {
         (Some(device), _) => device.clone(),
@@ -162,7 +166,7 @@ fn place(tap: &TapCount, several: bool) -> String {
         (None, None) => "-".to_owned(),
     };
     if several {
-        format!("{device} in {}", tap.netns)
+        format!("{device} in {}", tap.namespace)
     } else {
         device
     }
@@ -182,14 +186,20 @@ fn retransmits(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Resu
     causes.sort_by_key(|(_, segments)| std::cmp::Reverse(*segments));
     let texts: Vec<String> = causes
         .iter()
-        .map(|(name, segments)| format!("{} {}", cause_name(name), count(*segments)))
+        .map(|(name, segments)| {
+            format!("{} {}", cause_name(name), count(*segments)).replace(' ', "\u{a0}")
+        })
         .collect();
     let by = if texts.is_empty() {
         String::new()
     } else {
         format!(": {}", texts.join(", "))
     };
-    let line = format!("{}{by}", plural(total, "segment"));
+    let line = if total == 0 {
+        "none".to_owned()
+    } else {
+        format!("{}{by}", plural(total, "segment"))
+    };
     writeln!(
         out,
         "{title}   {}",
@@ -242,10 +252,17 @@ fn drops(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()>
         ("segments", Align::Number),
         ("bytes", Align::Number),
     ]);
+    let several = several_namespaces(report);
     for loss in report.losses.iter().take(ROWS) {
+        let device = loss.device.as_deref().unwrap_or("-");
+        let place = if several {
+            format!("{device} in {}", loss.namespace)
+        } else {
+            device.to_owned()
+        };
         table.row(vec![
             loss.stage.clone(),
-            loss.device.clone().unwrap_or_else(|| "-".to_owned()),
+            place,
             loss.reason.clone(),
             loss.place.clone().unwrap_or_else(|| "?".to_owned()),
             count(loss.units),
