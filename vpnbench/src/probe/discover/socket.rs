@@ -15,12 +15,17 @@ const TCP: u8 = 6;
 
 /// Inode numbers of the TCP and UDP sockets among a process's descriptors.
 pub(crate) fn inodes(pid: u32) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
     let mut inodes: Vec<u64> = entries
         .flatten()
         .filter_map(|entry| {
             let target = fs::read_link(entry.path()).ok()?;
-            let text = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            let text = target
+                .to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')?;
             let inode = text.parse().ok()?;
             is_inet(&entry.path()).then_some(inode)
         })
@@ -50,20 +55,49 @@ pub(crate) fn table(netns: u32) -> BTreeMap<u64, OuterSocket> {
         }
         let remote = (remote.port() != 0).then(|| (plain(remote.ip()), remote.port()));
         let (local, local_port) = (plain(local.ip()), local.port());
-        table.insert(inode, OuterSocket { ip_proto, local, local_port, remote, netns, inode, listening });
+        table.insert(
+            inode,
+            OuterSocket {
+                ip_proto,
+                local,
+                local_port,
+                remote,
+                netns,
+                inode,
+                listening,
+            },
+        );
     };
     let system = procfs::current_system_info();
     for file in ["udp", "udp6"] {
         let path = format!("/proc/thread-self/net/{file}");
-        for entry in UdpNetEntries::from_file(path, system).map(|list| list.0).unwrap_or_default() {
-            add(UDP, entry.local_address, entry.remote_address, entry.inode, false);
+        for entry in UdpNetEntries::from_file(path, system)
+            .map(|list| list.0)
+            .unwrap_or_default()
+        {
+            add(
+                UDP,
+                entry.local_address,
+                entry.remote_address,
+                entry.inode,
+                false,
+            );
         }
     }
     for file in ["tcp", "tcp6"] {
         let path = format!("/proc/thread-self/net/{file}");
-        for entry in TcpNetEntries::from_file(path, system).map(|list| list.0).unwrap_or_default() {
+        for entry in TcpNetEntries::from_file(path, system)
+            .map(|list| list.0)
+            .unwrap_or_default()
+        {
             let listening = entry.state == TcpState::Listen;
-            add(TCP, entry.local_address, entry.remote_address, entry.inode, listening);
+            add(
+                TCP,
+                entry.local_address,
+                entry.remote_address,
+                entry.inode,
+                listening,
+            );
         }
     }
     table
@@ -77,7 +111,9 @@ pub(crate) fn plain(address: IpAddr) -> IpAddr {
 /// Whether a socket can carry outer packets: not only reachable on the machine itself, and not
 /// bound to an address inside the tunnel (a daemon's own service for its peers).
 pub(crate) fn is_outer(socket: &OuterSocket, inside: &[IpAddr]) -> bool {
-    let loops = socket.remote.is_some_and(|(address, _)| address.is_loopback());
+    let loops = socket
+        .remote
+        .is_some_and(|(address, _)| address.is_loopback());
     socket.local_port != 0
         && !socket.local.is_loopback()
         && !loops
@@ -113,7 +149,10 @@ mod tests {
         assert!(!is_outer(found, &[]), "bound to loopback");
         if let Ok(tcp) = tcp {
             let port = tcp.local_addr().unwrap().port();
-            assert!(own.iter().any(|socket| socket.local_port == port && socket.listening));
+            assert!(
+                own.iter()
+                    .any(|socket| socket.local_port == port && socket.listening)
+            );
         }
     }
 
@@ -133,6 +172,9 @@ mod tests {
         assert_eq!(text(&socket), "udp 10.0.0.1:655 > 10.0.0.2:655");
         socket.remote = Some(("127.0.0.1".parse().unwrap(), 1));
         assert!(!is_outer(&socket, &[]));
-        assert_eq!(plain("::ffff:1.2.3.4".parse().unwrap()), "1.2.3.4".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            plain("::ffff:1.2.3.4".parse().unwrap()),
+            "1.2.3.4".parse::<IpAddr>().unwrap()
+        );
     }
 }

@@ -42,16 +42,22 @@ pub fn kernel(device: &str) -> io::Result<Outer> {
     message.set_resolved_family_id(family);
     let answer = netlink::dump(NETLINK_GENERIC, message)?;
     let mut outer = Outer::default();
-    for attribute in answer.messages.into_iter().flat_map(|message| message.payload.attributes) {
+    for attribute in answer
+        .messages
+        .into_iter()
+        .flat_map(|message| message.payload.attributes)
+    {
         match attribute {
             WireguardAttribute::ListenPort(port) => outer.listen_port = port,
             WireguardAttribute::Fwmark(mark) => outer.fwmark = mark,
             WireguardAttribute::Peers(peers) => {
                 let attributes = peers.into_iter().flat_map(|peer| peer.0);
-                outer.endpoints.extend(attributes.filter_map(|attribute| match attribute {
-                    WireguardPeerAttribute::Endpoint(endpoint) => Some(endpoint),
-                    _ => None,
-                }));
+                outer
+                    .endpoints
+                    .extend(attributes.filter_map(|attribute| match attribute {
+                        WireguardPeerAttribute::Endpoint(endpoint) => Some(endpoint),
+                        _ => None,
+                    }));
             }
             _ => {}
         }
@@ -66,7 +72,10 @@ fn family_id() -> io::Result<u16> {
     });
     message.finalize();
     let answer = netlink::request(NETLINK_GENERIC, message)?;
-    let mut attributes = answer.messages.into_iter().flat_map(|message| message.payload.nlas);
+    let mut attributes = answer
+        .messages
+        .into_iter()
+        .flat_map(|message| message.payload.nlas);
     let id = attributes.find_map(|attribute| match attribute {
         GenlCtrlAttrs::FamilyId(id) => Some(id),
         _ => None,
@@ -89,7 +98,9 @@ fn parse(answer: impl BufRead) -> io::Result<Outer> {
     let mut outer = Outer::default();
     for line in answer.lines() {
         let line = line?;
-        let Some((key, value)) = line.split_once('=') else { break };
+        let Some((key, value)) = line.split_once('=') else {
+            break;
+        };
         match key {
             "listen_port" => outer.listen_port = value.parse().unwrap_or_default(),
             "fwmark" => outer.fwmark = value.parse().unwrap_or_default(),
