@@ -96,11 +96,16 @@ pub struct Process {
 impl Process {
     /// Starts a program with its output thrown away.
     pub fn spawn(line: &str) -> Result<Self> {
+        Self::spawn_with(line, Stdio::null())
+    }
+
+    /// Starts a program with the given standard input.
+    pub fn spawn_with(line: &str, input: impl Into<Stdio>) -> Result<Self> {
         let mut words = line.split_whitespace();
         let mut command = Command::new(words.next().context("empty command")?);
         command
             .args(words)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let child = command

@@ -9,10 +9,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use vpnbench::probe::discover::{
     Error, LinkChange, Plan, Selector, diff, discover, process, rediscover,
 };
-use vpnbench::probe::netns::{self, KEPT_BY_DISCOVERY, Netns, NetnsSpec};
+use vpnbench::probe::netns::{self, Capability, KEPT_BY_DISCOVERY, Netns, NetnsSpec};
 use vpnbench::record::environment as record;
 use vpnbench::trace::model::TunnelKind;
-use vpnbench_tests::netns::{Namespace, connect, unique, wait_for};
+use vpnbench_tests::netns::{Namespace, Process, connect, unique, wait_for};
 use vpnbench_tests::tun;
 use vpnbench_tests::wireguard::{End, Pair};
 
@@ -38,6 +38,7 @@ const TESTS: &[Test] = &[
     ("kernel_tunnel", shapes::kernel_tunnel),
     ("restart", follow::restart),
     ("dropped_rights", follow::dropped_rights),
+    ("foreign_daemon", follow::foreign_daemon),
     ("link_watch", follow::link_watch),
     ("errors", find::errors),
     ("environment", follow::environment),

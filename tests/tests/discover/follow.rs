@@ -49,12 +49,16 @@ pub(super) fn dropped_rights() -> Result<()> {
     let pair = Pair::new()?;
     let plan = from_inside(&pair.a, to("10.98.0.2"))??;
     let watched = plan.clone();
+    let never_opened = named(&pair.b);
     let again = std::thread::spawn(move || -> Result<Plan> {
         for netns in &watched.netns {
             netns.drop_privileges()?;
         }
         netns::keep_only(KEPT_BY_DISCOVERY)?;
-        ensure!(Netns::open(&NetnsSpec::Pid(1)).is_err() || watched.netns.is_empty());
+        ensure!(
+            Netns::open(&never_opened).is_err(),
+            "rights were not dropped"
+        );
         Ok(rediscover(&watched))
     });
     let again = again.join().map_err(|_| anyhow::anyhow!("panicked"))??;
@@ -195,4 +199,62 @@ pub(super) fn environment() -> Result<()> {
     );
     ensure!(versions["iperf3"].starts_with("iperf 3"), "{versions:?}");
     Ok(())
+}
+
+/// A daemon of another user, looked at with each set of capabilities.
+pub(super) fn foreign_daemon() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let netns = open(&namespace)?;
+    let name = unique("t");
+    let queue = tun::open(&netns, &name, 0, 1)?.pop().context("no queue")?;
+    let daemon = Process::spawn_with(
+        "setpriv --reuid 65534 --regid 65534 --clear-groups sleep 60",
+        queue,
+    )?;
+    wait_for(Duration::from_secs(2), || {
+        process::comm(daemon.pid()).as_deref() == Some("sleep")
+    });
+    let selector = Selector {
+        tun: Some(name),
+        netns: vec![named(&namespace)],
+        ..Selector::default()
+    };
+    let plan = discover(&selector)?;
+    ensure!(plan.processes == [(daemon.pid(), 1)], "{plan:?}");
+    let all = seen_with(&plan, KEPT_BY_DISCOVERY.to_vec())?;
+    ensure!(
+        all.processes == plan.processes && diff(&plan, &all).is_empty(),
+        "{all:?}"
+    );
+    ensure!(
+        !all.notes.iter().any(|note| note.contains("did not tell")),
+        "{:?}",
+        all.notes
+    );
+    for left_out in KEPT_BY_DISCOVERY {
+        let kept = KEPT_BY_DISCOVERY
+            .iter()
+            .filter(|cap| *cap != left_out)
+            .copied()
+            .collect();
+        let less = seen_with(&plan, kept)?;
+        let unsure = less.notes.iter().any(|note| note.contains("did not tell"));
+        // Without net admin the device's namespace is guessed; without the others nothing is seen.
+        let guesses = *left_out == Capability::CAP_NET_ADMIN;
+        let expected = (usize::from(guesses), guesses);
+        ensure!(
+            (less.processes.len(), unsure) == expected,
+            "without {left_out:?}: {less:?}"
+        );
+    }
+    Ok(())
+}
+
+fn seen_with(plan: &Plan, kept: Vec<Capability>) -> Result<Plan> {
+    let plan = plan.clone();
+    let look = std::thread::spawn(move || -> Result<Plan> {
+        netns::keep_only(&kept)?;
+        Ok(rediscover(&plan))
+    });
+    look.join().map_err(|_| anyhow::anyhow!("panicked"))?
 }

@@ -18,7 +18,8 @@ use std::str::FromStr;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use caps::{CapSet, Capability};
+use caps::CapSet;
+pub use caps::Capability;
 use nix::sched::{CloneFlags, setns};
 
 /// Where `ip netns` keeps its names.

@@ -194,7 +194,9 @@ fn unwrap<'a>(words: &[&'a str], netns: &mut Option<NetnsSpec>) -> Option<Vec<&'
     let (program, rest) = words.split_first()?;
     match base(program) {
         "ip" => {
-            let at = rest.iter().position(|word| !word.starts_with('-'))?;
+            let at = rest
+                .iter()
+                .position(|word| matches!(*word, "netns" | "net"))?;
             let (name, command) = match &rest[at..] {
                 ["netns" | "net", "exec" | "e", name, command @ ..] => (name, command),
                 _ => return None,

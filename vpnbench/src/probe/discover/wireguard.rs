@@ -33,7 +33,7 @@ pub struct Outer {
 /// Asks the kernel about a WireGuard device of the calling thread's namespace. Needs
 /// `CAP_NET_ADMIN`.
 pub fn kernel(device: &str) -> io::Result<Outer> {
-    let family = family_id()?;
+    let family = family_id("wireguard")?;
     let payload = WireguardMessage {
         cmd: WireguardCmd::GetDevice,
         attributes: vec![WireguardAttribute::IfName(device.to_owned())],
@@ -65,10 +65,10 @@ pub fn kernel(device: &str) -> io::Result<Outer> {
     Ok(outer)
 }
 
-fn family_id() -> io::Result<u16> {
+fn family_id(name: &str) -> io::Result<u16> {
     let mut message = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
-        nlas: vec![GenlCtrlAttrs::FamilyName("wireguard".into())],
+        nlas: vec![GenlCtrlAttrs::FamilyName(name.to_owned())],
     });
     message.finalize();
     let answer = netlink::request(NETLINK_GENERIC, message)?;
@@ -124,6 +124,12 @@ mod tests {
         assert_eq!((outer.listen_port, outer.fwmark), (51820, 7));
         let endpoints: Vec<String> = outer.endpoints.iter().map(ToString::to_string).collect();
         assert_eq!(endpoints, ["10.0.0.2:51820", "[fd00::2]:1"]);
+    }
+
+    #[test]
+    fn generic_netlink_answers() {
+        // The controller itself has a fixed number.
+        assert_eq!(family_id("nlctrl").unwrap(), 16);
     }
 
     #[test]
