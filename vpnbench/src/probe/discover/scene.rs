@@ -10,7 +10,7 @@ use super::error::Error;
 use super::link::{self, Link};
 use super::process::{self, Holder};
 use super::route::{self, Way};
-use super::socket;
+use super::socket::{self, TCP, UDP};
 use crate::probe::netns::{self, Found, Netns};
 use crate::trace::model::{OuterSocket, Tunnel, TunnelKind};
 
@@ -28,7 +28,8 @@ pub(super) struct Scene {
     enter: bool,
     open: BTreeMap<u32, Netns>,
     links: BTreeMap<u32, Vec<Link>>,
-    sockets: BTreeMap<u32, BTreeMap<u64, OuterSocket>>,
+    /// By namespace and protocol.
+    sockets: BTreeMap<(u32, u8), BTreeMap<u64, OuterSocket>>,
     holders: Vec<Holder>,
     notes: Vec<String>,
 }
@@ -258,29 +259,31 @@ impl Scene {
         order.extend(self.namespaces());
         let mut sockets = Vec::new();
         for inum in order {
-            if missing.is_empty() {
-                break;
-            }
-            let Some(table) = self.socket_table(inum) else {
-                continue;
-            };
-            missing.retain(|inode| match table.get(inode) {
-                Some(socket) => {
-                    sockets.push(socket.clone());
-                    false
+            for protocol in [UDP, TCP] {
+                if !missing.iter().any(|&(wanted, _)| wanted == protocol) {
+                    continue;
                 }
-                None => true,
-            });
+                let Some(table) = self.socket_table(inum, protocol) else {
+                    continue;
+                };
+                let found: Vec<OuterSocket> = missing
+                    .iter()
+                    .filter_map(|(_, inode)| table.get(inode).cloned())
+                    .collect();
+                missing.retain(|(_, inode)| !table.contains_key(inode));
+                sockets.extend(found);
+            }
         }
         sockets
     }
 
-    fn socket_table(&mut self, inum: u32) -> Option<&BTreeMap<u64, OuterSocket>> {
-        if !self.sockets.contains_key(&inum) {
-            let table = self.netns(inum)?.run(move || socket::table(inum));
-            self.sockets.insert(inum, table);
+    fn socket_table(&mut self, inum: u32, protocol: u8) -> Option<&BTreeMap<u64, OuterSocket>> {
+        let key = (inum, protocol);
+        if !self.sockets.contains_key(&key) {
+            let table = self.netns(inum)?.run(move || socket::table(inum, protocol));
+            self.sockets.insert(key, table);
         }
-        self.sockets.get(&inum)
+        self.sockets.get(&key)
     }
 
     /// The namespace that a device refers to by a number, if it is one of the known.
