@@ -27,6 +27,14 @@ pub(super) fn multi_queue() -> Result<()> {
         changes.iter().any(|change| change.contains("3 -> 2")),
         "{changes:?}"
     );
+    // A daemon that starts to carry its packets over TCP.
+    let listener = netns.run(|| std::net::TcpListener::bind("0.0.0.0:0"))?;
+    let text = format!(
+        "new outer socket tcp 0.0.0.0:{}",
+        listener.local_addr()?.port()
+    );
+    let changes = diff(&next, &rediscover(&next));
+    ensure!(changes.contains(&text), "{changes:?}");
     Ok(())
 }
 
