@@ -22,7 +22,10 @@ pub fn unique(prefix: &str) -> String {
 pub fn run(line: &str) -> Result<String> {
     let mut words = line.split_whitespace();
     let program = words.next().context("empty command")?;
-    let output = Command::new(program).args(words).stdin(Stdio::null()).output();
+    let output = Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .output();
     let output = output.with_context(|| format!("cannot start: {line}"))?;
     if !output.status.success() {
         bail!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -73,7 +76,10 @@ impl Drop for Namespace {
 
 /// A veth pair between two namespaces, `vd0` with 10.99.0.1/24 and 10.99.0.2/24.
 pub fn connect(a: &Namespace, b: &Namespace) -> Result<()> {
-    a.ip(&format!("link add vd0 type veth peer name vd0 netns {}", b.name))?;
+    a.ip(&format!(
+        "link add vd0 type veth peer name vd0 netns {}",
+        b.name
+    ))?;
     for (namespace, address) in [(a, "10.99.0.1"), (b, "10.99.0.2")] {
         namespace.ip(&format!("addr add {address}/24 dev vd0"))?;
         namespace.ip("link set vd0 up")?;
@@ -90,10 +96,21 @@ pub struct Process {
 impl Process {
     /// Starts a program with its output thrown away.
     pub fn spawn(line: &str) -> Result<Self> {
+        Self::spawn_with(line, Stdio::null())
+    }
+
+    /// Starts a program with the given standard input.
+    pub fn spawn_with(line: &str, input: impl Into<Stdio>) -> Result<Self> {
         let mut words = line.split_whitespace();
         let mut command = Command::new(words.next().context("empty command")?);
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().with_context(|| format!("cannot start: {line}"))?;
+        command
+            .args(words)
+            .stdin(input)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start: {line}"))?;
         Ok(Self { child })
     }
 
@@ -109,7 +126,9 @@ impl Process {
         }
         // The child is not reaped yet, so its id still means it.
         let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
-        let ended = wait_for(Duration::from_secs(2), || matches!(self.child.try_wait(), Ok(Some(_))));
+        let ended = wait_for(Duration::from_secs(2), || {
+            matches!(self.child.try_wait(), Ok(Some(_)))
+        });
         if !ended {
             let _ = self.child.kill();
             let _ = self.child.wait();

@@ -1,11 +1,12 @@
 //! `wireguard-go`, the reference daemon: keys, start, peers.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use std::io::Write;
 
 use crate::netns::{Namespace, Process, connect, unique, wait_for};
 
@@ -28,7 +29,13 @@ impl End {
         let private = wg(&["genkey"], "")?;
         let public = wg(&["pubkey"], &private)?;
         let daemon = namespace.spawn(&format!("wireguard-go -f {device}"))?;
-        let end = Self { device, port, private, public, daemon };
+        let end = Self {
+            device,
+            port,
+            private,
+            public,
+            daemon,
+        };
         end.configure(namespace, address)?;
         Ok(end)
     }
@@ -45,11 +52,24 @@ impl End {
 
     fn configure(&self, namespace: &Namespace, address: &str) -> Result<()> {
         let control = self.control();
-        if !wait_for(Duration::from_secs(5), || control.exists()) {
+        // The file is there a moment before anyone listens.
+        if !wait_for(Duration::from_secs(5), || {
+            UnixStream::connect(&control).is_ok()
+        }) {
             bail!("wireguard-go did not open {}", control.display());
         }
         let (device, port) = (&self.device, self.port.to_string());
-        wg(&["set", device, "listen-port", &port, "private-key", "/dev/stdin"], &self.private)?;
+        wg(
+            &[
+                "set",
+                device,
+                "listen-port",
+                &port,
+                "private-key",
+                "/dev/stdin",
+            ],
+            &self.private,
+        )?;
         namespace.ip(&format!("addr add {address} dev {device}"))?;
         namespace.ip(&format!("link set {device} mtu 1420 up"))?;
         Ok(())
@@ -58,7 +78,19 @@ impl End {
     /// Adds the other end as a peer.
     pub fn peer(&self, other: &Self, endpoint: &str, allowed: &str) -> Result<()> {
         let device = &self.device;
-        wg(&["set", device, "peer", &other.public, "endpoint", endpoint, "allowed-ips", allowed], "")?;
+        wg(
+            &[
+                "set",
+                device,
+                "peer",
+                &other.public,
+                "endpoint",
+                endpoint,
+                "allowed-ips",
+                allowed,
+            ],
+            "",
+        )?;
         Ok(())
     }
 
@@ -123,7 +155,11 @@ fn wg(arguments: &[&str], input: &str) -> Result<String> {
     drop(stdin);
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!("wg {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "wg {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -18,7 +18,8 @@ use std::str::FromStr;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use caps::{CapSet, Capability};
+use caps::CapSet;
+pub use caps::Capability;
 use nix::sched::{CloneFlags, setns};
 
 /// Where `ip netns` keeps its names.
@@ -47,7 +48,9 @@ pub const KEPT_IN_NAMESPACE: &[Capability] = &[Capability::CAP_NET_ADMIN];
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
     /// The text names no namespace.
-    #[error("'{0}' names no network namespace; use a name from `ip netns`, an absolute path or pid:PID")]
+    #[error(
+        "'{0}' names no network namespace; use a name from `ip netns`, an absolute path or pid:PID"
+    )]
     Spec(String),
     /// The named namespace does not exist.
     #[error("no network namespace {spec}; {}", known_names(.known))]
@@ -61,7 +64,9 @@ pub enum NetnsError {
     #[error("no process {0}, so no network namespace of it; check the pid with `ps -p {0}`")]
     NoProcess(u32),
     /// The namespace exists and may not be opened or entered.
-    #[error("cannot enter network namespace {spec}: {source}; this needs CAP_SYS_ADMIN (run as root)")]
+    #[error(
+        "cannot enter network namespace {spec}: {source}; this needs CAP_SYS_ADMIN (run as root)"
+    )]
     Enter {
         /// What was asked for.
         spec: String,
@@ -111,10 +116,15 @@ impl FromStr for NetnsSpec {
         if text == "current" {
             Ok(Self::Current)
         } else if let Some(pid) = text.strip_prefix("pid:") {
-            pid.parse().ok().filter(|&pid| pid > 0).map(Self::Pid).ok_or_else(bad)
+            pid.parse()
+                .ok()
+                .filter(|&pid| pid > 0)
+                .map(Self::Pid)
+                .ok_or_else(bad)
         } else if text.starts_with('/') {
             Ok(Self::Path(text.into()))
-        } else if text.is_empty() || text.contains(['/', '\0', ':']) || text == "." || text == ".." {
+        } else if text.is_empty() || text.contains(['/', '\0', ':']) || text == "." || text == ".."
+        {
             Err(bad())
         } else {
             Ok(Self::Name(text.to_owned()))
@@ -154,9 +164,15 @@ impl NetnsSpec {
             Self::Pid(pid) if missing => NetnsError::NoProcess(*pid),
             _ if missing => {
                 let known = names().into_values().collect();
-                NetnsError::NotFound { spec: self.to_string(), known }
+                NetnsError::NotFound {
+                    spec: self.to_string(),
+                    known,
+                }
             }
-            _ => NetnsError::Enter { spec: self.to_string(), source },
+            _ => NetnsError::Enter {
+                spec: self.to_string(),
+                source,
+            },
         }
     }
 }
@@ -179,13 +195,25 @@ pub fn all() -> BTreeMap<u32, Found> {
     let mut found: BTreeMap<u32, Found> = BTreeMap::new();
     for (inum, name) in names() {
         let path = Path::new(NAMES).join(&name);
-        found.insert(inum, Found { inum, name: Some(name), path, pids: Vec::new() });
+        found.insert(
+            inum,
+            Found {
+                inum,
+                name: Some(name),
+                path,
+                pids: Vec::new(),
+            },
+        );
     }
     for pid in super::discover::process::pids() {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let Ok(inum) = inum_of(&path) else { continue };
-        let entry =
-            found.entry(inum).or_insert_with(|| Found { inum, name: None, path, pids: Vec::new() });
+        let entry = found.entry(inum).or_insert_with(|| Found {
+            inum,
+            name: None,
+            path,
+            pids: Vec::new(),
+        });
         entry.pids.push(pid);
     }
     found
@@ -193,12 +221,16 @@ pub fn all() -> BTreeMap<u32, Found> {
 
 /// Namespaces under `/run/netns`, inode number to name.
 pub fn names() -> BTreeMap<u32, String> {
-    let Ok(entries) = std::fs::read_dir(NAMES) else { return BTreeMap::new() };
+    let Ok(entries) = std::fs::read_dir(NAMES) else {
+        return BTreeMap::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| {
             // A leftover name is an empty file on another file system: only nsfs inodes count.
-            File::open(entry.path()).ok().and_then(|file| nsfs_inum(&file))
+            File::open(entry.path())
+                .ok()
+                .and_then(|file| nsfs_inum(&file))
                 .map(|inum| (inum, entry.file_name().to_string_lossy().into_owned()))
         })
         .collect()
@@ -212,7 +244,8 @@ pub(crate) fn inum_of(path: &Path) -> io::Result<u32> {
 
 fn nsfs_inum(file: &File) -> Option<u32> {
     let kind = nix::sys::statfs::fstatfs(file).ok()?.filesystem_type();
-    (kind == nix::sys::statfs::NSFS_MAGIC).then(|| file.metadata().ok().map(|data| data.ino() as u32))?
+    (kind == nix::sys::statfs::NSFS_MAGIC)
+        .then(|| file.metadata().ok().map(|data| data.ino() as u32))?
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -254,7 +287,12 @@ impl Netns {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (entered, result) = mpsc::channel();
         let body = move || {
-            let outcome = if here { Ok(()) } else { setns(enter, CloneFlags::CLONE_NEWNET) };
+            ignore_signals();
+            let outcome = if here {
+                Ok(())
+            } else {
+                setns(enter, CloneFlags::CLONE_NEWNET)
+            };
             let failed = outcome.is_err();
             // The opener waits for this answer, so the send cannot fail.
             let _ = entered.send(outcome);
@@ -262,14 +300,26 @@ impl Netns {
                 queue.into_iter().for_each(|job| job());
             }
         };
-        let handle = thread::Builder::new().name("vpnbench-netns".into()).spawn(body);
-        let handle =
-            handle.map_err(|source| NetnsError::Thread { spec: spec.to_string(), source })?;
+        let handle = thread::Builder::new()
+            .name("vpnbench-netns".into())
+            .spawn(body);
+        let handle = handle.map_err(|source| NetnsError::Thread {
+            spec: spec.to_string(),
+            source,
+        })?;
         let outcome = result.recv().unwrap_or(Err(nix::Error::EIO));
-        outcome
-            .map_err(|errno| NetnsError::Enter { spec: spec.to_string(), source: errno.into() })?;
+        outcome.map_err(|errno| NetnsError::Enter {
+            spec: spec.to_string(),
+            source: errno.into(),
+        })?;
         let name = names().remove(&inum);
-        Ok(Self(Arc::new(Inner { inum, name, file, thread: handle.thread().id(), jobs })))
+        Ok(Self(Arc::new(Inner {
+            inum,
+            name,
+            file,
+            thread: handle.thread().id(),
+            jobs,
+        })))
     }
 
     /// Inode number.
@@ -284,7 +334,8 @@ impl Netns {
 
     /// Name for messages: its name, or its inode number as the kernel prints it.
     pub fn label(&self) -> String {
-        self.name().map_or_else(|| format!("net:[{}]", self.inum()), str::to_owned)
+        self.name()
+            .map_or_else(|| format!("net:[{}]", self.inum()), str::to_owned)
     }
 
     /// The file that refers to the namespace, e.g. to start a process in it.
@@ -303,7 +354,10 @@ impl Netns {
             let _ = done.send(catch_unwind(AssertUnwindSafe(job)));
         });
         // The thread ends only after the last handle, and this is one.
-        self.0.jobs.send(job).expect("the thread of an open namespace runs");
+        self.0
+            .jobs
+            .send(job)
+            .expect("the thread of an open namespace runs");
         match result.recv().expect("every job answers") {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),
@@ -314,6 +368,12 @@ impl Netns {
     pub fn drop_privileges(&self) -> Result<(), NetnsError> {
         self.run(|| keep_only(KEPT_IN_NAMESPACE))
     }
+}
+
+/// Leaves all signals to other threads: these would otherwise take one that the recorder waits for.
+pub(crate) fn ignore_signals() {
+    // Fails only for an invalid set.
+    let _ = nix::sys::signal::SigSet::all().thread_block();
 }
 
 /// Takes all capabilities from the calling thread but those in `keep` that it has. Capabilities
@@ -338,10 +398,15 @@ mod tests {
         let parse = |text: &str| text.parse::<NetnsSpec>().ok();
         assert_eq!(parse("a"), Some(NetnsSpec::Name("a".into())));
         assert_eq!(parse("vd-x-a"), Some(NetnsSpec::Name("vd-x-a".into())));
-        assert_eq!(parse("/proc/1/ns/net"), Some(NetnsSpec::Path("/proc/1/ns/net".into())));
+        assert_eq!(
+            parse("/proc/1/ns/net"),
+            Some(NetnsSpec::Path("/proc/1/ns/net".into()))
+        );
         assert_eq!(parse("pid:12"), Some(NetnsSpec::Pid(12)));
         assert_eq!(parse("current"), Some(NetnsSpec::Current));
-        for bad in ["", ".", "..", "a/b", "pid:", "pid:x", "pid:0", "pid:-1", "other:1"] {
+        for bad in [
+            "", ".", "..", "a/b", "pid:", "pid:x", "pid:0", "pid:-1", "other:1",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

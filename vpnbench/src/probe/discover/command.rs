@@ -59,8 +59,20 @@ const TOOLS: &[Tool] = &[
         destination: &["--url"],
         valued: "AbcCdDeEFhHKmoPQrtTuUwxXyYz",
         valued_long: &[
-            "--max-time", "--output", "--header", "--data", "--limit-rate", "--interface", "--resolve",
-            "--connect-timeout", "--user", "--request", "--write-out", "--proxy", "--cacert", "--range",
+            "--max-time",
+            "--output",
+            "--header",
+            "--data",
+            "--limit-rate",
+            "--interface",
+            "--resolve",
+            "--connect-timeout",
+            "--user",
+            "--request",
+            "--write-out",
+            "--proxy",
+            "--cacert",
+            "--range",
         ],
         positional: true,
     },
@@ -68,7 +80,13 @@ const TOOLS: &[Tool] = &[
         names: &["wget", "wget2"],
         destination: &[],
         valued: "aoOtTwQPUeDIAR",
-        valued_long: &["--output-document", "--timeout", "--tries", "--limit-rate", "--header"],
+        valued_long: &[
+            "--output-document",
+            "--timeout",
+            "--tries",
+            "--limit-rate",
+            "--header",
+        ],
         positional: true,
     },
     Tool {
@@ -78,10 +96,42 @@ const TOOLS: &[Tool] = &[
         valued_long: &["--length", "--title", "--step-size", "--output"],
         positional: false,
     },
-    Tool { names: &["qperf", "nperf"], destination: &["-c", "--connect"], valued: "iptlw", valued_long: &[], positional: true },
-    Tool { names: &["sockperf"], destination: &["-i", "--ip"], valued: "pmtb", valued_long: &[], positional: false },
-    Tool { names: &["nc", "ncat", "netcat", "telnet", "mtr", "traceroute", "tracepath"], destination: &[], valued: "wpsiqxXPTIOmcfgkN", valued_long: &[], positional: true },
-    Tool { names: &["nuttcp", "hping3", "sipp"], destination: &[], valued: "ltTNwpicsdM", valued_long: &[], positional: true },
+    Tool {
+        names: &["qperf", "nperf"],
+        destination: &["-c", "--connect"],
+        valued: "iptlw",
+        valued_long: &[],
+        positional: true,
+    },
+    Tool {
+        names: &["sockperf"],
+        destination: &["-i", "--ip"],
+        valued: "pmtb",
+        valued_long: &[],
+        positional: false,
+    },
+    Tool {
+        names: &[
+            "nc",
+            "ncat",
+            "netcat",
+            "telnet",
+            "mtr",
+            "traceroute",
+            "tracepath",
+        ],
+        destination: &[],
+        valued: "wpsiqxXPTIOmcfgkN",
+        valued_long: &[],
+        positional: true,
+    },
+    Tool {
+        names: &["nuttcp", "hping3", "sipp"],
+        destination: &[],
+        valued: "ltTNwpicsdM",
+        valued_long: &[],
+        positional: true,
+    },
 ];
 
 /// Programs that start another one, and the letters of their options that take a value.
@@ -113,18 +163,28 @@ pub fn read(command: &[String]) -> Target {
     while let Some(rest) = unwrap(&words, &mut target.netns) {
         words = rest;
     }
-    let Some((program, arguments)) = words.split_first() else { return target };
+    let Some((program, arguments)) = words.split_first() else {
+        return target;
+    };
     let program = base(program);
     target.tool = Some(program.to_owned());
-    target.v6 = program.ends_with("ping6") || arguments.iter().any(|word| matches!(*word, "-6" | "--ipv6"));
+    target.v6 = program.ends_with("ping6")
+        || arguments
+            .iter()
+            .any(|word| matches!(*word, "-6" | "--ipv6"));
     let tool = TOOLS.iter().find(|tool| tool.names.contains(&program));
-    if let Some(hosts) = tool.map(|tool| hosts_of(tool, arguments)).filter(|hosts| !hosts.is_empty()) {
+    if let Some(hosts) = tool
+        .map(|tool| hosts_of(tool, arguments))
+        .filter(|hosts| !hosts.is_empty())
+    {
         target.hosts = hosts;
         target.known = true;
     } else {
         target.hosts = arguments.iter().filter_map(|word| host_in(word)).collect();
         // An address is a likelier destination than a word which might happen to be a name.
-        target.hosts.sort_by_key(|host| host.parse::<IpAddr>().is_err());
+        target
+            .hosts
+            .sort_by_key(|host| host.parse::<IpAddr>().is_err());
     }
     target
 }
@@ -134,7 +194,9 @@ fn unwrap<'a>(words: &[&'a str], netns: &mut Option<NetnsSpec>) -> Option<Vec<&'
     let (program, rest) = words.split_first()?;
     match base(program) {
         "ip" => {
-            let at = rest.iter().position(|word| !word.starts_with('-'))?;
+            let at = rest
+                .iter()
+                .position(|word| matches!(*word, "netns" | "net"))?;
             let (name, command) = match &rest[at..] {
                 ["netns" | "net", "exec" | "e", name, command @ ..] => (name, command),
                 _ => return None,
@@ -160,7 +222,9 @@ fn unwrap_nsenter<'a>(words: &[&'a str], netns: &mut Option<NetnsSpec>) -> Vec<&
         if word == "--" {
             break words.next();
         }
-        let Some(option) = word.strip_prefix('-') else { break Some(word) };
+        let Some(option) = word.strip_prefix('-') else {
+            break Some(word);
+        };
         match option {
             "t" | "-target" | "S" | "-setuid" | "G" | "-setgid" => {
                 let value = words.next();
@@ -174,7 +238,10 @@ fn unwrap_nsenter<'a>(words: &[&'a str], netns: &mut Option<NetnsSpec>) -> Vec<&
                     pid = Some(value);
                 } else if let Some(value) = option.strip_prefix("-net=") {
                     path = Some(value);
-                } else if let Some(value) = option.strip_prefix('t').filter(|_| !option.starts_with('-')) {
+                } else if let Some(value) = option
+                    .strip_prefix('t')
+                    .filter(|_| !option.starts_with('-'))
+                {
                     pid = Some(value);
                 } else if let Some(value) = option.strip_prefix('n') {
                     // Either `-n/PATH` or several letters such as `-nm`.
@@ -214,7 +281,10 @@ fn skip<'a>(words: &[&'a str], valued: &str, own: usize) -> Vec<&'a str> {
         }
     }
     let at = if left > 0 { at + left } else { at };
-    words.get(at.min(words.len())..).unwrap_or_default().to_vec()
+    words
+        .get(at.min(words.len())..)
+        .unwrap_or_default()
+        .to_vec()
 }
 
 /// Whether a short option's value is the next word: its last letter takes one.
@@ -226,9 +296,16 @@ fn hosts_of(tool: &Tool, arguments: &[&str]) -> Vec<String> {
     let (mut named, mut positional) = (Vec::new(), Vec::new());
     let mut words = arguments.iter().copied().peekable();
     while let Some(word) = words.next() {
-        let option = tool.destination.iter().find(|option| word.starts_with(**option));
+        let option = tool
+            .destination
+            .iter()
+            .find(|option| word.starts_with(**option));
         if let Some(value) = option.and_then(|option| word.strip_prefix(option)) {
-            let value = if value.is_empty() { words.next().unwrap_or_default() } else { value };
+            let value = if value.is_empty() {
+                words.next().unwrap_or_default()
+            } else {
+                value
+            };
             named.extend(host_in(value.trim_start_matches('=')));
         } else if word.len() > 1 && word.starts_with('-') {
             if takes_next(word, tool.valued) || tool.valued_long.contains(&word) {
@@ -256,7 +333,9 @@ fn host_in(word: &str) -> Option<String> {
         return None;
     }
     let authority = rest.split(['/', '?', '#']).next()?;
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let authority = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     if let Ok(address) = authority.parse::<SocketAddr>() {
         return Some(address.ip().to_string());
     }
@@ -279,7 +358,11 @@ pub fn resolve(host: &str, v6: bool) -> Option<IpAddr> {
     if let Ok(address) = host.parse() {
         return Some(address);
     }
-    let found: Vec<IpAddr> = (host, 0).to_socket_addrs().ok()?.map(|address| address.ip()).collect();
+    let found: Vec<IpAddr> = (host, 0)
+        .to_socket_addrs()
+        .ok()?
+        .map(|address| address.ip())
+        .collect();
     let wanted = found.iter().find(|address| address.is_ipv6() == v6);
     wanted.or(found.first()).copied()
 }

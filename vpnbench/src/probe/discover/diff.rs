@@ -9,16 +9,21 @@ use crate::trace::model::{Daemon, Tunnel};
 pub fn diff(old: &Plan, new: &Plan) -> Vec<String> {
     let mut changes = Vec::new();
     for tunnel in &new.tunnels {
-        let same = |other: &&Tunnel| other.netns == tunnel.netns && other.interface == tunnel.interface;
+        let same =
+            |other: &&Tunnel| other.netns == tunnel.netns && other.interface == tunnel.interface;
         match old.tunnels.iter().find(same) {
             Some(before) => changed(before, tunnel, &mut changes),
             None => changes.push(format!("new tunnel {}", tunnel.interface)),
         }
     }
     for tunnel in &old.tunnels {
-        let same = |other: &Tunnel| other.netns == tunnel.netns && other.interface == tunnel.interface;
+        let same =
+            |other: &Tunnel| other.netns == tunnel.netns && other.interface == tunnel.interface;
         if !new.tunnels.iter().any(same) {
-            changes.push(format!("{} no longer carries outer packets", tunnel.interface));
+            changes.push(format!(
+                "{} no longer carries outer packets",
+                tunnel.interface
+            ));
         }
     }
     changes
@@ -30,7 +35,9 @@ fn changed(old: &Tunnel, new: &Tunnel, changes: &mut Vec<String>) {
         (before, after) if before == after => {}
         (_, 0) => changes.push(format!("device {name} is gone")),
         (0, after) => changes.push(format!("device {name} is back with index {after}")),
-        (before, after) => changes.push(format!("device {name} was created again: index {before} -> {after}")),
+        (before, after) => changes.push(format!(
+            "device {name} was created again: index {before} -> {after}"
+        )),
     }
     changes.extend(daemon(name, old.daemon.as_ref(), new.daemon.as_ref()));
     if old.mtu != new.mtu {
@@ -42,25 +49,56 @@ fn changed(old: &Tunnel, new: &Tunnel, changes: &mut Vec<String>) {
         changes.push(format!("queues of {name}: {before} -> {after}"));
     }
     let sockets = |tunnel: &Tunnel| tunnel.sockets.iter().map(socket::text).collect();
-    sets(sockets(old), sockets(new), "new outer socket", "outer socket closed:", changes);
+    sets(
+        sockets(old),
+        sockets(new),
+        "new outer socket",
+        "outer socket closed:",
+        changes,
+    );
     let remotes = |tunnel: &Tunnel| tunnel.remotes.iter().cloned().collect();
-    sets(remotes(old), remotes(new), "new remote", "remote gone:", changes);
-    let devices = |tunnel: &Tunnel| tunnel.outer_devices.iter().map(|device| device.name.clone()).collect();
-    sets(devices(old), devices(new), "new outer device", "outer device no longer used:", changes);
+    sets(
+        remotes(old),
+        remotes(new),
+        "new remote",
+        "remote gone:",
+        changes,
+    );
+    let devices = |tunnel: &Tunnel| {
+        tunnel
+            .outer_devices
+            .iter()
+            .map(|device| device.name.clone())
+            .collect()
+    };
+    sets(
+        devices(old),
+        devices(new),
+        "new outer device",
+        "outer device no longer used:",
+        changes,
+    );
 }
 
 fn daemon(device: &str, old: Option<&Daemon>, new: Option<&Daemon>) -> Option<String> {
     match (old, new) {
         (Some(old), Some(new)) if old.pid == new.pid => None,
-        (Some(old), Some(new)) if old.comm == new.comm => {
-            Some(format!("daemon {} restarted: pid {} -> {}", new.comm, old.pid, new.pid))
-        }
+        (Some(old), Some(new)) if old.comm == new.comm => Some(format!(
+            "daemon {} restarted: pid {} -> {}",
+            new.comm, old.pid, new.pid
+        )),
         (Some(old), Some(new)) => Some(format!(
             "daemon of {device} changed: {} (pid {}) -> {} (pid {})",
             old.comm, old.pid, new.comm, new.pid
         )),
-        (Some(old), None) => Some(format!("daemon {} (pid {}) left {device}", old.comm, old.pid)),
-        (None, Some(new)) => Some(format!("daemon {} (pid {}) opened {device}", new.comm, new.pid)),
+        (Some(old), None) => Some(format!(
+            "daemon {} (pid {}) left {device}",
+            old.comm, old.pid
+        )),
+        (None, Some(new)) => Some(format!(
+            "daemon {} (pid {}) opened {device}",
+            new.comm, new.pid
+        )),
         (None, None) => None,
     }
 }
@@ -82,7 +120,11 @@ mod tests {
     use crate::trace::model::OuterSocket;
 
     fn plan(pid: u32, port: u16) -> Plan {
-        let daemon = Daemon { pid, comm: "wireguard-go".into(), ..Daemon::default() };
+        let daemon = Daemon {
+            pid,
+            comm: "wireguard-go".into(),
+            ..Daemon::default()
+        };
         let socket = OuterSocket {
             ip_proto: 17,
             local: "10.0.0.1".parse().unwrap(),
@@ -99,7 +141,10 @@ mod tests {
             sockets: vec![socket],
             ..Tunnel::default()
         };
-        Plan { tunnels: vec![tunnel], ..Plan::default() }
+        Plan {
+            tunnels: vec![tunnel],
+            ..Plan::default()
+        }
     }
 
     #[test]
@@ -122,7 +167,10 @@ mod tests {
         );
         assert_eq!(
             diff(&gone, &plan(2, 51820)),
-            ["device wg0 is back with index 3", "daemon wireguard-go (pid 2) opened wg0"]
+            [
+                "device wg0 is back with index 3",
+                "daemon wireguard-go (pid 2) opened wg0"
+            ]
         );
         assert_eq!(diff(&Plan::default(), &plan(1, 1)), ["new tunnel wg0"]);
     }

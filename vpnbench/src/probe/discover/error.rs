@@ -32,7 +32,9 @@ pub enum Error {
         existing: Vec<String>,
     },
     /// A device that is no tunnel was given as one.
-    #[error("{name} in netns {netns} is {kind}, not a tunnel; to watch it as a bare link use --outer {name}")]
+    #[error(
+        "{name} in netns {netns} is {kind}, not a tunnel; to watch it as a bare link use --outer {name}"
+    )]
     NotATunnel {
         /// Device.
         name: String,
@@ -48,7 +50,9 @@ pub enum Error {
     #[error("no process is called {0}; `ps -e -o pid,comm` lists the names, or use --tun IFACE")]
     NoComm(String),
     /// The process exists and has no TUN device.
-    #[error("{0} holds no TUN device{1}; name the tunnel with --tun IFACE, or its namespace with --netns")]
+    #[error(
+        "{0} holds no TUN device{1}; name the tunnel with --tun IFACE, or its namespace with --netns"
+    )]
     HoldsNoTun(String, String),
     /// Several tunnels fit.
     #[error("more than one tunnel fits: {}; choose with {options}", .candidates.join("; "))]
@@ -62,10 +66,14 @@ pub enum Error {
     #[error("no tunnel device {0}; start the VPN first, or watch a bare link with --outer IFACE")]
     NoTunnel(String),
     /// A host name of the command does not resolve.
-    #[error("'{0}', the destination of the command, does not resolve; use an address, or name the tunnel with --tun IFACE")]
+    #[error(
+        "'{0}', the destination of the command, does not resolve; use an address, or name the tunnel with --tun IFACE"
+    )]
     Unresolved(String),
     /// No route to the destination.
-    #[error("no route to {destination} in netns {netns}: {source}; is the tunnel up? (`ip route get {destination}`), or name the namespace with --netns")]
+    #[error(
+        "no route to {destination} in netns {netns}: {source}; is the tunnel up? (`ip route get {destination}`), or name the namespace with --netns"
+    )]
     Unroutable {
         /// Destination.
         destination: IpAddr,

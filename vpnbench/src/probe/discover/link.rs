@@ -5,12 +5,12 @@
 use std::io;
 use std::net::IpAddr;
 
+use netlink_packet_core::Nla;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
-use netlink_packet_core::Nla;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::netlink;
@@ -50,13 +50,19 @@ pub struct Link {
 impl Link {
     /// The device as the trace refers to it.
     pub fn reference(&self, netns: u32) -> DeviceRef {
-        DeviceRef { name: self.name.clone(), ifindex: self.ifindex, netns, l2_len: self.l2_len }
+        DeviceRef {
+            name: self.name.clone(),
+            ifindex: self.ifindex,
+            netns,
+            l2_len: self.l2_len,
+        }
     }
 
     /// Devices which the kernel creates by itself with a tunnel module. Nobody uses them.
     pub fn is_fallback(&self) -> bool {
         const NAMES: &[&str] = &[
-            "tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip6tnl0", "ip6gre0", "ip_vti0", "ip6_vti0",
+            "tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip6tnl0", "ip6gre0", "ip_vti0",
+            "ip6_vti0",
         ];
         NAMES.contains(&self.name.as_str())
     }
@@ -78,10 +84,13 @@ pub fn links() -> io::Result<Vec<Link>> {
 pub(crate) fn link_messages() -> io::Result<Vec<LinkMessage>> {
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let answer = netlink::dump(NETLINK_ROUTE, request)?;
-    let links = answer.messages.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewLink(link) => Some(link),
-        _ => None,
-    });
+    let links = answer
+        .messages
+        .into_iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        });
     Ok(links.collect())
 }
 
@@ -89,11 +98,16 @@ pub(crate) fn link_messages() -> io::Result<Vec<LinkMessage>> {
 pub(crate) fn addresses() -> io::Result<Vec<(u32, IpAddr, u8)>> {
     let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let answer = netlink::dump(NETLINK_ROUTE, request)?;
-    let found = answer.messages.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewAddress(address) => Some(address),
-        _ => None,
-    });
-    Ok(found.filter_map(|message| local_address(&message)).collect())
+    let found = answer
+        .messages
+        .into_iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(address) => Some(address),
+            _ => None,
+        });
+    Ok(found
+        .filter_map(|message| local_address(&message))
+        .collect())
 }
 
 /// On a point-to-point link `IFA_ADDRESS` is the other side and `IFA_LOCAL` is ours.
@@ -109,15 +123,22 @@ fn local_address(message: &AddressMessage) -> Option<(u32, IpAddr, u8)> {
         AddressAttribute::Address(address) => Some(*address),
         _ => None,
     });
-    Some((message.header.index, local.or(any)?, message.header.prefix_len))
+    Some((
+        message.header.index,
+        local.or(any)?,
+        message.header.prefix_len,
+    ))
 }
 
 /// Name of a device in a netlink message.
 pub(crate) fn name_of(message: &LinkMessage) -> Option<&str> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.as_str()),
-        _ => None,
-    })
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.as_str()),
+            _ => None,
+        })
 }
 
 /// Kind of a device in a netlink message.
@@ -129,10 +150,13 @@ pub(crate) fn kind_of(message: &LinkMessage) -> Option<&InfoKind> {
 }
 
 fn infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
-    let list = message.attributes.iter().filter_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    });
+    let list = message
+        .attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        });
     list.flatten()
 }
 
@@ -250,14 +274,18 @@ fn tunnel_remote(data: &InfoData) -> Option<IpAddr> {
             InfoGeneve::Remote6(address) => Some((*address).into()),
             _ => None,
         }),
-        InfoData::GreTun(list) | InfoData::GreTap(list) => list.iter().find_map(|entry| match entry {
-            InfoGre::Remote(address) => Some((*address).into()),
-            _ => None,
-        }),
-        InfoData::GreTun6(list) | InfoData::GreTap6(list) => list.iter().find_map(|entry| match entry {
-            InfoGre6::Remote(address) => Some((*address).into()),
-            _ => None,
-        }),
+        InfoData::GreTun(list) | InfoData::GreTap(list) => {
+            list.iter().find_map(|entry| match entry {
+                InfoGre::Remote(address) => Some((*address).into()),
+                _ => None,
+            })
+        }
+        InfoData::GreTun6(list) | InfoData::GreTap6(list) => {
+            list.iter().find_map(|entry| match entry {
+                InfoGre6::Remote(address) => Some((*address).into()),
+                _ => None,
+            })
+        }
         InfoData::IpTunnel(list) => list.iter().find_map(|entry| match entry {
             InfoIpTunnel::Remote(address) => Some(*address),
             _ => None,
@@ -272,12 +300,17 @@ pub(crate) fn netns_id(other: &std::fs::File) -> io::Result<Option<i32>> {
     use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
     use std::os::fd::AsRawFd;
     let mut message = NsidMessage::default();
-    message.attributes.push(NsidAttribute::Fd(other.as_raw_fd() as u32));
+    message
+        .attributes
+        .push(NsidAttribute::Fd(other.as_raw_fd() as u32));
     let answer = netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::GetNsId(message))?;
-    let attributes = answer.messages.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewNsId(id) => Some(id.attributes),
-        _ => None,
-    });
+    let attributes = answer
+        .messages
+        .into_iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewNsId(id) => Some(id.attributes),
+            _ => None,
+        });
     Ok(attributes.flatten().find_map(|attribute| match attribute {
         NsidAttribute::Id(id) => Some(id).filter(|&id| id >= 0),
         _ => None,

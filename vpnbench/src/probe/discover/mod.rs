@@ -11,11 +11,14 @@ use super::netns::{Netns, NetnsSpec};
 use crate::trace::model::{Tunnel, WatchedDevice};
 
 mod build;
+mod choice;
 pub mod command;
 mod diff;
 mod error;
+mod keep;
 pub mod link;
 pub(crate) mod netlink;
+mod outer;
 pub mod process;
 pub mod route;
 mod scene;
@@ -57,7 +60,9 @@ impl Selector {
     }
 
     fn outer_device(&self) -> Option<&str> {
-        self.outer.as_deref().filter(|_| self.outer_address().is_none())
+        self.outer
+            .as_deref()
+            .filter(|_| self.outer_address().is_none())
     }
 }
 
@@ -85,7 +90,7 @@ pub struct Plan {
 
 /// Finds what a selector means.
 pub fn discover(selector: &Selector) -> Result<Plan, Error> {
-    let mut scene = Scene::new(&[]);
+    let mut scene = Scene::new();
     let selection = select::select(&mut scene, selector)?;
     let mut builder = Builder::new(&mut scene, selector);
     for pick in &selection.picks {
@@ -106,37 +111,51 @@ pub fn discover(selector: &Selector) -> Result<Plan, Error> {
 }
 
 /// Looks again at what a plan watches: daemons that restarted, sockets and devices that came or
-/// went. What is gone stays in the plan without daemon, so that its return is seen.
-pub fn rediscover(plan: &Plan) -> Result<Plan, Error> {
-    let mut scene = Scene::new(&plan.netns);
-    let selector = &plan.selector;
-    let mut builder = Builder::new(&mut scene, selector);
+/// went. What is gone stays in the plan without daemon (and with interface index 0), so that its
+/// return is seen; what cannot be read stays as it was, with a note. Cheap while the daemons hold
+/// their devices; all processes are searched only when one does not.
+pub fn rediscover(plan: &Plan) -> Plan {
+    let mut scene = Scene::again(plan);
+    let mut builder = Builder::new(&mut scene, &plan.selector);
     for old in &plan.tunnels {
-        match builder.scene.link(old.netns, &old.interface) {
-            Ok(link) if link.tunnel.is_some() => {
-                let candidate = builder.scene.candidate(old.netns, link);
-                builder.tunnel(&candidate, 0)?;
-                builder.keep_ports_of(old, plan);
-            }
-            _ => builder.gone(old, plan),
+        if let Err(error) = again(&mut builder, old, plan) {
+            builder.scene.note(error.to_string());
+            builder.gone(old, plan);
         }
     }
     builder.keep_bare(plan);
     let scopes: Vec<u32> = plan.netns.iter().map(Netns::inum).collect();
-    if let Some(address) = selector.outer_address() {
-        builder.outer_address(address, scopes.first().copied())?;
+    if let Some(address) = plan.selector.outer_address()
+        && let Err(error) = builder.outer_address(address, scopes.first().copied())
+    {
+        builder.scene.note(error.to_string());
     }
     let mut next = builder.finish();
     finish(&mut scene, &mut next, &scopes);
-    next.selector = selector.clone();
+    next.selector = plan.selector.clone();
     next.destination = plan.destination;
-    Ok(next)
+    next
+}
+
+fn again(builder: &mut Builder<'_>, old: &Tunnel, plan: &Plan) -> Result<(), Error> {
+    let link = builder.scene.link(old.netns, &old.interface)?;
+    let candidate = builder.scene.candidate(old.netns, link);
+    builder.tunnel(&candidate, 0)?;
+    builder.keep_ports_of(old, plan);
+    Ok(())
 }
 
 /// Adds the namespaces and notes that all steps together led to.
 fn finish(scene: &mut Scene, plan: &mut Plan, scopes: &[u32]) {
-    let sockets = plan.tunnels.iter().flat_map(|tunnel| &tunnel.sockets).map(|socket| socket.netns);
-    let wanted = scopes.iter().copied().chain(plan.devices.iter().map(|device| device.netns));
+    let sockets = plan
+        .tunnels
+        .iter()
+        .flat_map(|tunnel| &tunnel.sockets)
+        .map(|socket| socket.netns);
+    let wanted = scopes
+        .iter()
+        .copied()
+        .chain(plan.devices.iter().map(|device| device.netns));
     let mut inums: Vec<u32> = Vec::new();
     for inum in wanted.chain(sockets) {
         if !inums.contains(&inum) {

@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
 
@@ -60,7 +60,10 @@ where
     request.serialize(&mut buffer);
     socket.send(&buffer, 0)?;
 
-    let mut answer = Answer { messages: Vec::new(), unreadable: 0 };
+    let mut answer = Answer {
+        messages: Vec::new(),
+        unreadable: 0,
+    };
     let mut interrupted = false;
     loop {
         let (datagram, _) = socket.recv_from_full()?;

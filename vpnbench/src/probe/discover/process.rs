@@ -38,8 +38,13 @@ pub fn pids() -> Vec<u32> {
 }
 
 fn numbers(directory: &str) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// Whether the process exists.
@@ -72,7 +77,9 @@ pub fn threads(pid: u32) -> Vec<u32> {
 
 /// Processor time that a process has used, in clock ticks; only for comparing.
 pub(super) fn cpu_ticks(pid: u32) -> u64 {
-    let stat = i32::try_from(pid).ok().and_then(|pid| procfs::process::Process::new(pid).ok()?.stat().ok());
+    let stat = i32::try_from(pid)
+        .ok()
+        .and_then(|pid| procfs::process::Process::new(pid).ok()?.stat().ok());
     stat.map_or(0, |stat| stat.utime + stat.stime)
 }
 
@@ -103,16 +110,20 @@ pub fn tun_holders() -> Vec<Holder> {
 pub fn tun_held_by(pid: u32) -> Vec<Holder> {
     let mut held: BTreeMap<(String, Option<u32>), Holder> = BTreeMap::new();
     for fd in numbers(&format!("/proc/{pid}/fd")) {
-        let Some(device) = tun_of_fd(pid, fd) else { continue };
+        let Some(device) = tun_of_fd(pid, fd) else {
+            continue;
+        };
         let (place, flags) = tun_details(pid, fd).unwrap_or_default();
-        let entry = held.entry((device.clone(), place)).or_insert_with(|| Holder {
-            pid,
-            device,
-            netns: place,
-            process_netns: netns(pid),
-            flags,
-            queues: 0,
-        });
+        let entry = held
+            .entry((device.clone(), place))
+            .or_insert_with(|| Holder {
+                pid,
+                device,
+                netns: place,
+                process_netns: netns(pid),
+                flags,
+                queues: 0,
+            });
         entry.queues += 1;
     }
     held.into_values().collect()
@@ -122,11 +133,15 @@ pub fn tun_held_by(pid: u32) -> Vec<Holder> {
 fn tun_of_fd(pid: u32, fd: u32) -> Option<String> {
     let target = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
     // A container may have its own name for the directory, hardly for the node itself.
-    if target.file_name()? != "tun" {
+    let name = target.file_name()?.to_str()?;
+    if name.trim_end_matches(" (deleted)") != "tun" {
         return None;
     }
     let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-    let name = info.lines().find_map(|line| line.strip_prefix("iff:"))?.trim();
+    let name = info
+        .lines()
+        .find_map(|line| line.strip_prefix("iff:"))?
+        .trim();
     (!name.is_empty()).then(|| name.to_owned())
 }
 

@@ -1,16 +1,18 @@
 //! The machine as one discovery sees it: namespaces, devices, holders and sockets, each read once
 //! and only when asked for.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::Plan;
 use super::error::Error;
 use super::link::{self, Link};
 use super::process::{self, Holder};
 use super::route::{self, Way};
-use super::socket;
+use super::socket::{self, TCP, UDP};
 use crate::probe::netns::{self, Found, Netns};
-use crate::trace::model::OuterSocket;
+use crate::trace::model::{OuterSocket, Tunnel, TunnelKind};
 
 /// A tunnel device and the processes that hold it.
 #[derive(Debug, Clone)]
@@ -21,24 +23,53 @@ pub(super) struct Candidate {
 }
 
 pub(super) struct Scene {
-    found: BTreeMap<u32, Found>,
+    found: OnceCell<BTreeMap<u32, Found>>,
+    /// Whether namespaces that are not open may be entered.
+    enter: bool,
     open: BTreeMap<u32, Netns>,
     links: BTreeMap<u32, Vec<Link>>,
-    sockets: BTreeMap<u32, BTreeMap<u64, OuterSocket>>,
+    /// By namespace and protocol.
+    sockets: BTreeMap<(u32, u8), BTreeMap<u64, OuterSocket>>,
     holders: Vec<Holder>,
     notes: Vec<String>,
 }
 
 impl Scene {
-    /// Starts from namespaces that are open already: with dropped privileges no other can be
-    /// entered.
-    pub(super) fn new(open: &[Netns]) -> Self {
+    /// Looks at the whole machine.
+    pub(super) fn new() -> Self {
+        Self::with(&[], process::tun_holders(), true)
+    }
+
+    /// Looks again at what a plan watches, within the namespaces that it has open. All processes
+    /// are searched only if a daemon no longer holds its device.
+    pub(super) fn again(plan: &Plan) -> Self {
+        let pids = plan.processes.iter().map(|&(pid, _)| pid);
+        let mut holders: Vec<Holder> = pids.flat_map(process::tun_held_by).collect();
+        let still = |tunnel: &Tunnel| {
+            let held =
+                |holder: &Holder, pid| holder.pid == pid && holder.device == tunnel.interface;
+            let daemon = tunnel.daemon.as_ref().map(|daemon| daemon.pid);
+            daemon.is_some_and(|pid| holders.iter().any(|holder| held(holder, pid)))
+        };
+        let of_process =
+            |tunnel: &&Tunnel| matches!(tunnel.kind, TunnelKind::Tun | TunnelKind::Tap);
+        if !plan.tunnels.iter().filter(of_process).all(still) {
+            holders = process::tun_holders();
+        }
+        Self::with(&plan.netns, holders, false)
+    }
+
+    fn with(open: &[Netns], holders: Vec<Holder>, enter: bool) -> Self {
         Self {
-            found: netns::all(),
-            open: open.iter().map(|netns| (netns.inum(), netns.clone())).collect(),
+            found: OnceCell::new(),
+            enter,
+            open: open
+                .iter()
+                .map(|netns| (netns.inum(), netns.clone()))
+                .collect(),
             links: BTreeMap::new(),
             sockets: BTreeMap::new(),
-            holders: process::tun_holders(),
+            holders,
             notes: Vec::new(),
         }
     }
@@ -54,28 +85,40 @@ impl Scene {
     }
 
     pub(super) fn adopt(&mut self, netns: &Netns) {
-        self.open.entry(netns.inum()).or_insert_with(|| netns.clone());
+        self.open
+            .entry(netns.inum())
+            .or_insert_with(|| netns.clone());
     }
 
-    /// All known namespaces, the open ones first.
+    fn found(&self) -> &BTreeMap<u32, Found> {
+        self.found.get_or_init(netns::all)
+    }
+
+    /// All namespaces that can be looked into, the open ones first.
     pub(super) fn namespaces(&self) -> Vec<u32> {
-        let open = self.open.keys();
-        let closed = self.found.keys().filter(|inum| !self.open.contains_key(inum));
-        open.chain(closed).copied().collect()
+        let mut inums: Vec<u32> = self.open.keys().copied().collect();
+        if self.enter {
+            let closed = self
+                .found()
+                .keys()
+                .filter(|inum| !self.open.contains_key(inum));
+            inums.extend(closed);
+        }
+        inums
     }
 
     pub(super) fn label(&self, inum: u32) -> String {
-        let name = self.found.get(&inum).and_then(|found| found.name.clone());
-        name.unwrap_or_else(|| match self.open.get(&inum) {
-            Some(netns) => netns.label(),
-            None => format!("net:[{inum}]"),
-        })
+        if let Some(netns) = self.open.get(&inum) {
+            return netns.label();
+        }
+        let name = self.found().get(&inum).and_then(|found| found.name.clone());
+        name.unwrap_or_else(|| format!("net:[{inum}]"))
     }
 
     /// Handle of a namespace, opened if possible.
     pub(super) fn netns(&mut self, inum: u32) -> Option<Netns> {
-        if !self.open.contains_key(&inum) {
-            let netns = match Netns::open_found(self.found.get(&inum)?) {
+        if !self.open.contains_key(&inum) && self.enter {
+            let netns = match Netns::open_found(self.found().get(&inum)?) {
                 // The file may have come to mean another namespace since it was listed.
                 Ok(netns) if netns.inum() == inum => netns,
                 Ok(_) => return None,
@@ -94,7 +137,9 @@ impl Scene {
         if let Some(links) = self.links.get(&inum) {
             return Ok(links.clone());
         }
-        let Some(netns) = self.netns(inum) else { return Ok(Vec::new()) };
+        let Some(netns) = self.netns(inum) else {
+            return Ok(Vec::new());
+        };
         let links = netns.run(link::links).map_err(|source| Error::Netlink {
             what: "devices",
             netns: netns.label(),
@@ -106,22 +151,33 @@ impl Scene {
 
     pub(super) fn link(&mut self, inum: u32, name: &str) -> Result<Link, Error> {
         let links = self.links(inum)?;
-        links.iter().find(|link| link.name == name).cloned().ok_or_else(|| Error::UnknownDevice {
-            name: name.to_owned(),
-            netns: self.label(inum),
-            existing: links.iter().map(|link| link.name.clone()).collect(),
-        })
+        links
+            .iter()
+            .find(|link| link.name == name)
+            .cloned()
+            .ok_or_else(|| Error::UnknownDevice {
+                name: name.to_owned(),
+                netns: self.label(inum),
+                existing: links.iter().map(|link| link.name.clone()).collect(),
+            })
     }
 
     pub(super) fn link_by_index(&mut self, inum: u32, index: u32) -> Result<Option<Link>, Error> {
-        Ok(self.links(inum)?.into_iter().find(|link| link.ifindex == index))
+        Ok(self
+            .links(inum)?
+            .into_iter()
+            .find(|link| link.ifindex == index))
     }
 
     /// The device that carries an address of the namespace itself.
     pub(super) fn owner(&mut self, inum: u32, address: IpAddr) -> Result<Option<Link>, Error> {
         let carries = |link: &Link| link.addresses.iter().any(|&(own, _)| own == address);
         let links = self.links(inum)?;
-        Ok(links.iter().find(|link| carries(link)).or(links.iter().find(|link| link.loopback)).cloned())
+        Ok(links
+            .iter()
+            .find(|link| carries(link))
+            .or(links.iter().find(|link| link.loopback))
+            .cloned())
     }
 
     /// The way to an address from a namespace; `avoid` is a tunnel that cannot carry its own
@@ -152,18 +208,33 @@ impl Scene {
     }
 
     pub(super) fn candidate(&mut self, netns: u32, link: Link) -> Candidate {
-        let holders = if link.tun.is_some() { self.holders_of(netns, &link.name) } else { Vec::new() };
-        Candidate { netns, link, holders }
+        let holders = if link.tun.is_some() {
+            self.holders_of(netns, &link.name)
+        } else {
+            Vec::new()
+        };
+        Candidate {
+            netns,
+            link,
+            holders,
+        }
     }
 
     /// Processes that hold a device. Where the kernel did not tell a holder's namespace, its own
     /// must do.
     fn holders_of(&mut self, netns: u32, name: &str) -> Vec<Holder> {
-        let same: Vec<Holder> =
-            self.holders.iter().filter(|holder| holder.device == name).cloned().collect();
+        let same: Vec<Holder> = self
+            .holders
+            .iter()
+            .filter(|holder| holder.device == name)
+            .cloned()
+            .collect();
         let place = |holder: &Holder| holder.netns.or(holder.process_netns);
-        let mut here: Vec<Holder> =
-            same.iter().filter(|holder| place(holder) == Some(netns)).cloned().collect();
+        let mut here: Vec<Holder> = same
+            .iter()
+            .filter(|holder| place(holder) == Some(netns))
+            .cloned()
+            .collect();
         let unsure = |holder: &&Holder| holder.netns.is_none();
         if here.is_empty() && same.len() == 1 {
             here = same.iter().filter(unsure).cloned().collect();
@@ -188,35 +259,44 @@ impl Scene {
         order.extend(self.namespaces());
         let mut sockets = Vec::new();
         for inum in order {
-            if missing.is_empty() {
-                break;
-            }
-            let Some(table) = self.socket_table(inum) else { continue };
-            missing.retain(|inode| match table.get(inode) {
-                Some(socket) => {
-                    sockets.push(socket.clone());
-                    false
+            for protocol in [UDP, TCP] {
+                if !missing.iter().any(|&(wanted, _)| wanted == protocol) {
+                    continue;
                 }
-                None => true,
-            });
+                let Some(table) = self.socket_table(inum, protocol) else {
+                    continue;
+                };
+                let found: Vec<OuterSocket> = missing
+                    .iter()
+                    .filter_map(|(_, inode)| table.get(inode).cloned())
+                    .collect();
+                missing.retain(|(_, inode)| !table.contains_key(inode));
+                sockets.extend(found);
+            }
         }
         sockets
     }
 
-    fn socket_table(&mut self, inum: u32) -> Option<&BTreeMap<u64, OuterSocket>> {
-        if !self.sockets.contains_key(&inum) {
-            let table = self.netns(inum)?.run(move || socket::table(inum));
-            self.sockets.insert(inum, table);
+    fn socket_table(&mut self, inum: u32, protocol: u8) -> Option<&BTreeMap<u64, OuterSocket>> {
+        let key = (inum, protocol);
+        if !self.sockets.contains_key(&key) {
+            let table = self.netns(inum)?.run(move || socket::table(inum, protocol));
+            self.sockets.insert(key, table);
         }
-        self.sockets.get(&inum)
+        self.sockets.get(&key)
     }
 
     /// The namespace that a device refers to by a number, if it is one of the known.
     pub(super) fn peer_netns(&mut self, inum: u32, id: i32) -> Option<u32> {
         let here = self.netns(inum)?;
         self.namespaces().into_iter().find(|&other| {
-            let Some(netns) = self.netns(other) else { return false };
-            here.run(move || link::netns_id(netns.file())).ok().flatten() == Some(id)
+            let Some(netns) = self.netns(other) else {
+                return false;
+            };
+            here.run(move || link::netns_id(netns.file()))
+                .ok()
+                .flatten()
+                == Some(id)
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::choice::{self, matches, process_text};
 use super::command::{self, Target};
 use super::error::Error;
 use super::link::Link;
@@ -27,15 +28,22 @@ pub(super) struct Selection {
 pub(super) fn select(scene: &mut Scene, selector: &Selector) -> Result<Selection, Error> {
     let target = command::read(&selector.command);
     let scopes = scopes(scene, selector, &target)?;
-    let Some(&first) = scopes.first() else { return Err(Error::NoTunnel(String::new())) };
+    let Some(&first) = scopes.first() else {
+        return Err(Error::NoTunnel(String::new()));
+    };
     let explicit = !selector.netns.is_empty() || target.netns.is_some();
     let named = selector.tun.is_some() || selector.pid.is_some() || selector.comm.is_some();
     let destination = destination(scene, first, &target, named || selector.outer.is_some())?;
-    let mut chooser = Chooser { scene, selector, destination };
+    let mut chooser = Chooser {
+        scene,
+        selector,
+        destination,
+    };
     let mut picks = Vec::new();
     if named {
         chooser.check_names()?;
-        if explicit {
+        // A wrapper only says where the command runs; its tunnel can be behind another hop.
+        if !selector.netns.is_empty() {
             for &scope in &scopes {
                 picks.push(Pick::Tunnel(chooser.named(&[scope])?));
             }
@@ -60,7 +68,11 @@ pub(super) fn select(scene: &mut Scene, selector: &Selector) -> Result<Selection
             picks.push(Pick::Tunnel(chooser.only_anywhere(first)?));
         }
     }
-    Ok(Selection { picks, scopes, destination })
+    Ok(Selection {
+        picks,
+        scopes,
+        destination,
+    })
 }
 
 /// Namespaces to look in: that of the command first, then those named by the user.
@@ -90,7 +102,9 @@ fn destination(
     /// Words of an unknown command that are tried as host names; each may take a name server's
     /// time.
     const GUESSES: usize = 4;
-    let Some(netns) = scene.netns(scope) else { return Ok(None) };
+    let Some(netns) = scene.netns(scope) else {
+        return Ok(None);
+    };
     let tries = if target.known { 1 } else { GUESSES };
     for host in target.hosts.iter().take(tries) {
         let (name, v6) = (host.clone(), target.v6);
@@ -101,8 +115,8 @@ fn destination(
     match target.hosts.first() {
         Some(host) if target.known && !optional => Err(Error::Unresolved(host.clone())),
         _ => {
-            if let Some(tool) = &target.tool {
-                scene.note(format!("the command ({tool}) names no destination that leads to a tunnel"));
+            if let Some(tool) = target.tool.as_ref().filter(|_| !optional) {
+                scene.note(format!("the command ({tool}) names no destination"));
             }
             Ok(None)
         }
@@ -127,9 +141,13 @@ impl Chooser<'_> {
             }
         }
         if let Some(name) = &self.selector.comm {
-            let named: Vec<u32> =
-                process::pids().into_iter().filter(|&pid| process::is_named(pid, name)).collect();
-            let Some(&pid) = named.first() else { return Err(Error::NoComm(name.clone())) };
+            let named: Vec<u32> = process::pids()
+                .into_iter()
+                .filter(|&pid| process::is_named(pid, name))
+                .collect();
+            let Some(&pid) = named.first() else {
+                return Err(Error::NoComm(name.clone()));
+            };
             if !named.iter().any(|&pid| self.scene.holders_with(pid)) {
                 return Err(Error::HoldsNoTun(process_text(pid), String::new()));
             }
@@ -153,7 +171,9 @@ impl Chooser<'_> {
                 Err(Error::NotATunnel {
                     name: link.name,
                     netns: self.scene.label(scope),
-                    kind: link.kind.map_or_else(|| "hardware".to_owned(), |kind| format!("a {kind} device")),
+                    kind: link
+                        .kind
+                        .map_or_else(|| "hardware".to_owned(), |kind| format!("a {kind} device")),
                 })
             }
             _ => Err(Error::NoTunnel(place)),
@@ -161,7 +181,10 @@ impl Chooser<'_> {
     }
 
     fn qualifier(&self, place: String) -> String {
-        self.selector.tun.as_ref().map_or(place.clone(), |name| format!(" {name}{place}"))
+        self.selector
+            .tun
+            .as_ref()
+            .map_or(place.clone(), |name| format!(" {name}{place}"))
     }
 
     /// The tunnel with the given names: in the benchmark's namespace, or else anywhere.
@@ -182,7 +205,10 @@ impl Chooser<'_> {
 
     fn note_elsewhere(&mut self, candidate: &Candidate) {
         let place = self.scene.label(candidate.netns);
-        self.scene.note(format!("{} is in netns {place}, not in this one", candidate.link.name));
+        self.scene.note(format!(
+            "{} is in netns {place}, not in this one",
+            candidate.link.name
+        ));
     }
 
     fn matching(&mut self, scopes: &[u32]) -> Result<Vec<Candidate>, Error> {
@@ -190,10 +216,18 @@ impl Chooser<'_> {
         let mut found = Vec::new();
         for &scope in scopes {
             found.extend(self.scene.tunnels(scope)?.into_iter().filter(|candidate| {
-                let held = |test: &dyn Fn(u32) -> bool| candidate.holders.iter().any(|holder| test(holder.pid));
-                selector.tun.as_ref().is_none_or(|pattern| matches(pattern, &candidate.link.name))
+                let held = |test: &dyn Fn(u32) -> bool| {
+                    candidate.holders.iter().any(|holder| test(holder.pid))
+                };
+                selector
+                    .tun
+                    .as_ref()
+                    .is_none_or(|pattern| matches(pattern, &candidate.link.name))
                     && selector.pid.is_none_or(|pid| held(&|holder| holder == pid))
-                    && selector.comm.as_ref().is_none_or(|name| held(&|pid| process::is_named(pid, name)))
+                    && selector
+                        .comm
+                        .as_ref()
+                        .is_none_or(|name| held(&|pid| process::is_named(pid, name)))
             }));
         }
         Ok(found)
@@ -203,7 +237,10 @@ impl Chooser<'_> {
     fn only(&mut self, scopes: &[u32]) -> Result<Candidate, Error> {
         let found = self.in_use(scopes)?;
         if found.is_empty() {
-            let place = scopes.first().map(|&scope| self.scene.label(scope)).unwrap_or_default();
+            let place = scopes
+                .first()
+                .map(|&scope| self.scene.label(scope))
+                .unwrap_or_default();
             return Err(Error::NoTunnel(format!("in netns {place}")));
         }
         self.one(found)
@@ -249,51 +286,17 @@ impl Chooser<'_> {
                     return Ok(found.swap_remove(at));
                 }
             }
-            return Err(self.ambiguous(&found));
+            return Err(choice::ambiguous(self.scene, &found));
         }
         found.pop().ok_or_else(|| Error::NoTunnel(String::new()))
-    }
-
-    fn ambiguous(&self, found: &[Candidate]) -> Error {
-        let differ = |key: &dyn Fn(&Candidate) -> String| {
-            let mut keys: Vec<String> = found.iter().map(key).collect();
-            keys.sort();
-            keys.dedup();
-            keys.len() == found.len()
-        };
-        let mut options = Vec::new();
-        if differ(&|candidate| candidate.link.name.clone()) {
-            options.push("--tun IFACE");
-        }
-        if found.iter().all(|candidate| !candidate.holders.is_empty())
-            && differ(&|candidate| candidate.holders[0].pid.to_string())
-        {
-            options.push("--pid PID");
-        }
-        if differ(&|candidate| candidate.netns.to_string()) {
-            options.push("--netns NAME");
-        }
-        let options = if options.is_empty() { vec!["--netns NAME and --tun IFACE"] } else { options };
-        Error::Ambiguous {
-            candidates: found.iter().map(|candidate| self.text(candidate)).collect(),
-            options: options.join(", "),
-        }
-    }
-
-    /// `tun0 (tincd, pid 12) in netns a`.
-    fn text(&self, candidate: &Candidate) -> String {
-        let holder = match (candidate.holders.first(), &candidate.link.kind) {
-            (Some(holder), _) => process_text(holder.pid),
-            (None, Some(kind)) if kind != "tun" => format!("{kind}, in the kernel"),
-            (None, _) => "held by no process".to_owned(),
-        };
-        format!("{} ({holder}) in netns {}", candidate.link.name, self.scene.label(candidate.netns))
     }
 
     /// Follows the route to the destination. Only the benchmark's own namespace must have one:
     /// the other end may know the address as its own, or not at all.
     fn routed(&mut self, scope: u32, must: bool) -> Result<Pick, Error> {
-        let Some(destination) = self.destination else { return Ok(Pick::Tunnel(self.only(&[scope])?)) };
+        let Some(destination) = self.destination else {
+            return Ok(Pick::Tunnel(self.only(&[scope])?));
+        };
         let link = match self.scene.way(scope, destination, None, &[]) {
             Some(Ok(Way::Device(index))) => self.scene.link_by_index(scope, index)?,
             Some(Ok(Way::Local)) => {
@@ -302,11 +305,22 @@ impl Chooser<'_> {
                     self.note_own_address(scope, destination);
                 }
                 // Packets to an own address pass the loopback device, not the tunnel.
-                if must { self.scene.links(scope)?.into_iter().find(|link| link.loopback) } else { owner }
+                if must {
+                    self.scene
+                        .links(scope)?
+                        .into_iter()
+                        .find(|link| link.loopback)
+                } else {
+                    owner
+                }
             }
             Some(Err(source)) if must => {
                 let netns = self.scene.label(scope);
-                return Err(Error::Unroutable { destination, netns, source });
+                return Err(Error::Unroutable {
+                    destination,
+                    netns,
+                    source,
+                });
             }
             _ => None,
         };
@@ -332,32 +346,12 @@ impl Chooser<'_> {
         members.retain(|member| member.link.controller == Some(link.ifindex));
         if members.len() == 1 {
             let member = members.remove(0);
-            self.scene.note(format!("the route leads into {}, whose member {} is the tunnel", link.name, member.link.name));
+            self.scene.note(format!(
+                "the route leads into {}, whose member {} is the tunnel",
+                link.name, member.link.name
+            ));
             return Ok(Pick::Tunnel(member));
         }
         Ok(Pick::Bare { netns: scope, link })
-    }
-}
-
-fn process_text(pid: u32) -> String {
-    format!("{}, pid {pid}", process::comm(pid).unwrap_or_else(|| "?".to_owned()))
-}
-
-/// Whether a name fits one of the patterns `tun0,wg*`.
-fn matches(patterns: &str, name: &str) -> bool {
-    patterns.split(',').map(str::trim).any(|pattern| match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == pattern,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns() {
-        assert!(matches("tun0", "tun0") && !matches("tun0", "tun01"));
-        assert!(matches("a,wg*", "wg1") && matches("a, b", "b") && !matches("a,wg*", "b"));
     }
 }

@@ -1,6 +1,6 @@
 //! The sockets of a daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
@@ -10,38 +10,50 @@ use procfs::net::{TcpNetEntries, TcpState, UdpNetEntries};
 
 use crate::trace::model::OuterSocket;
 
-const UDP: u8 = 17;
-const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub(crate) const UDP: u8 = 17;
+/// IP protocol number of TCP.
+pub(crate) const TCP: u8 = 6;
 
-/// Inode numbers of the TCP and UDP sockets among a process's descriptors.
-pub(crate) fn inodes(pid: u32) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let mut inodes: Vec<u64> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let target = fs::read_link(entry.path()).ok()?;
-            let text = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-            let inode = text.parse().ok()?;
-            is_inet(&entry.path()).then_some(inode)
-        })
-        .collect();
-    inodes.sort_unstable();
-    inodes.dedup();
+/// Inode numbers of the TCP and UDP sockets among a process's descriptors, with the protocol.
+/// Where the kernel does not tell it, a socket is listed under both.
+pub(crate) fn inodes(pid: u32) -> BTreeSet<(u8, u64)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return BTreeSet::new();
+    };
+    let mut inodes = BTreeSet::new();
+    for entry in entries.flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else {
+            continue;
+        };
+        let text = target
+            .to_str()
+            .and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
+        if let Some(inode) = text.and_then(|text| text.parse().ok()) {
+            inodes.extend(
+                protocols(&entry.path())
+                    .iter()
+                    .map(|&protocol| (protocol, inode)),
+            );
+        }
+    }
     inodes
 }
 
-/// Asks the socket for its protocol, so that unix and netlink sockets are not searched for in
-/// every namespace. Where the kernel does not say, any socket may be one.
-fn is_inet(path: &std::path::Path) -> bool {
+/// Asks a socket for its protocol, so that unix and netlink sockets are not searched for in every
+/// namespace, nor the TCP tables for UDP: the kernel walks its whole hash table for those.
+fn protocols(path: &std::path::Path) -> &'static [u8] {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 32];
     match rustix::fs::getxattr(path, c"system.sockprotoname", &mut buffer) {
-        Ok((name, _)) => name.starts_with(b"UDP") || name.starts_with(b"TCP"),
-        Err(_) => true,
+        Ok((name, _)) if name.starts_with(b"UDP") => &[UDP],
+        Ok((name, _)) if name.starts_with(b"TCP") => &[TCP],
+        Ok(_) => &[],
+        Err(_) => &[UDP, TCP],
     }
 }
 
-/// UDP and TCP sockets of the calling thread's namespace, by inode number.
-pub(crate) fn table(netns: u32) -> BTreeMap<u64, OuterSocket> {
+/// Sockets of one protocol in the calling thread's namespace, by inode number.
+pub(crate) fn table(netns: u32, protocol: u8) -> BTreeMap<u64, OuterSocket> {
     let mut table = BTreeMap::new();
     let mut add = |ip_proto, local: SocketAddr, remote: SocketAddr, inode, listening| {
         // Inode 0: the kernel's own or a dying socket.
@@ -50,20 +62,51 @@ pub(crate) fn table(netns: u32) -> BTreeMap<u64, OuterSocket> {
         }
         let remote = (remote.port() != 0).then(|| (plain(remote.ip()), remote.port()));
         let (local, local_port) = (plain(local.ip()), local.port());
-        table.insert(inode, OuterSocket { ip_proto, local, local_port, remote, netns, inode, listening });
+        table.insert(
+            inode,
+            OuterSocket {
+                ip_proto,
+                local,
+                local_port,
+                remote,
+                netns,
+                inode,
+                listening,
+            },
+        );
     };
     let system = procfs::current_system_info();
-    for file in ["udp", "udp6"] {
+    let wanted =
+        |own: u8, files: [&'static str; 2]| files.into_iter().filter(move |_| protocol == own);
+    for file in wanted(UDP, ["udp", "udp6"]) {
         let path = format!("/proc/thread-self/net/{file}");
-        for entry in UdpNetEntries::from_file(path, system).map(|list| list.0).unwrap_or_default() {
-            add(UDP, entry.local_address, entry.remote_address, entry.inode, false);
+        for entry in UdpNetEntries::from_file(path, system)
+            .map(|list| list.0)
+            .unwrap_or_default()
+        {
+            add(
+                UDP,
+                entry.local_address,
+                entry.remote_address,
+                entry.inode,
+                false,
+            );
         }
     }
-    for file in ["tcp", "tcp6"] {
+    for file in wanted(TCP, ["tcp", "tcp6"]) {
         let path = format!("/proc/thread-self/net/{file}");
-        for entry in TcpNetEntries::from_file(path, system).map(|list| list.0).unwrap_or_default() {
+        for entry in TcpNetEntries::from_file(path, system)
+            .map(|list| list.0)
+            .unwrap_or_default()
+        {
             let listening = entry.state == TcpState::Listen;
-            add(TCP, entry.local_address, entry.remote_address, entry.inode, listening);
+            add(
+                TCP,
+                entry.local_address,
+                entry.remote_address,
+                entry.inode,
+                listening,
+            );
         }
     }
     table
@@ -77,7 +120,9 @@ pub(crate) fn plain(address: IpAddr) -> IpAddr {
 /// Whether a socket can carry outer packets: not only reachable on the machine itself, and not
 /// bound to an address inside the tunnel (a daemon's own service for its peers).
 pub(crate) fn is_outer(socket: &OuterSocket, inside: &[IpAddr]) -> bool {
-    let loops = socket.remote.is_some_and(|(address, _)| address.is_loopback());
+    let loops = socket
+        .remote
+        .is_some_and(|(address, _)| address.is_loopback());
     socket.local_port != 0
         && !socket.local.is_loopback()
         && !loops
@@ -104,16 +149,24 @@ mod tests {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let tcp = TcpListener::bind("[::1]:0");
         let (_unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        let (inodes, table) = (inodes(std::process::id()), table(1));
+        let inodes = inodes(std::process::id());
+        let mut table = super::table(1, UDP);
+        table.extend(super::table(1, TCP));
         let port = udp.local_addr().unwrap().port();
-        let own: Vec<&OuterSocket> = inodes.iter().filter_map(|inode| table.get(inode)).collect();
+        let own: Vec<&OuterSocket> = inodes
+            .iter()
+            .filter_map(|(_, inode)| table.get(inode))
+            .collect();
         let found = own.iter().find(|socket| socket.local_port == port).unwrap();
         assert_eq!((found.ip_proto, found.netns, found.remote), (UDP, 1, None));
         assert_eq!(text(found), format!("udp 127.0.0.1:{port}"));
         assert!(!is_outer(found, &[]), "bound to loopback");
         if let Ok(tcp) = tcp {
             let port = tcp.local_addr().unwrap().port();
-            assert!(own.iter().any(|socket| socket.local_port == port && socket.listening));
+            assert!(
+                own.iter()
+                    .any(|socket| socket.local_port == port && socket.listening)
+            );
         }
     }
 
@@ -133,6 +186,9 @@ mod tests {
         assert_eq!(text(&socket), "udp 10.0.0.1:655 > 10.0.0.2:655");
         socket.remote = Some(("127.0.0.1".parse().unwrap(), 1));
         assert!(!is_outer(&socket, &[]));
-        assert_eq!(plain("::ffff:1.2.3.4".parse().unwrap()), "1.2.3.4".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            plain("::ffff:1.2.3.4".parse().unwrap()),
+            "1.2.3.4".parse::<IpAddr>().unwrap()
+        );
     }
 }

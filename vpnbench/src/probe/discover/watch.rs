@@ -14,7 +14,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::link;
-use crate::probe::netns::Netns;
+use crate::probe::netns::{Netns, ignore_signals};
 
 /// What happened to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,18 +53,32 @@ pub struct LinkWatch {
 
 impl Netns {
     /// Sends a message for every device that appears, is set up or down, or goes. Needs no
-    /// rights. The thread ends when the returned guard or the receiver is dropped.
+    /// rights. Devices that came since they were last listed are not reported: look again once after
+    /// the start. The thread ends when the returned guard is dropped, or at the first event for
+    /// which there is no receiver.
     pub fn watch_links(&self, sender: mpsc::Sender<LinkEvent>) -> io::Result<LinkWatch> {
         // The socket stays in the namespace in which it was made, whichever thread reads it.
         let (socket, known) = self.run(|| {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind(&SocketAddr::new(0, 1))?; // bit 0: RTNLGRP_LINK
-            let links = link::links()?.into_iter().map(|link| (link.ifindex, (link.name, link.up)));
+            let links = link::links()?
+                .into_iter()
+                .map(|link| (link.ifindex, (link.name, link.up)));
             io::Result::Ok((socket, links.collect()))
         })?;
         let (wake, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let mut watcher = Watcher { netns: self.inum(), socket, known, sender };
-        thread::Builder::new().name("vpnbench-links".into()).spawn(move || watcher.run(&wake))?;
+        let mut watcher = Watcher {
+            netns: self.inum(),
+            socket,
+            known,
+            sender,
+        };
+        thread::Builder::new()
+            .name("vpnbench-links".into())
+            .spawn(move || {
+                ignore_signals();
+                watcher.run(&wake);
+            })?;
         Ok(LinkWatch { _stop: stop })
     }
 }
@@ -114,8 +128,12 @@ impl Watcher {
             let length = (raw.length() as usize).next_multiple_of(4);
             let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram);
             match message.map(|message| message.payload) {
-                Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link))) => self.present(&link)?,
-                Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))) => self.gone(&link)?,
+                Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link))) => {
+                    self.present(&link)?;
+                }
+                Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))) => {
+                    self.gone(&link)?;
+                }
                 _ => {}
             }
             datagram = datagram.get(length..).unwrap_or_default();
@@ -125,7 +143,9 @@ impl Watcher {
 
     fn present(&mut self, message: &LinkMessage) -> Result<(), mpsc::SendError<LinkEvent>> {
         // Bridges report their ports as links of their own family.
-        let Some(name) = own_name(message) else { return Ok(()) };
+        let Some(name) = own_name(message) else {
+            return Ok(());
+        };
         let up = message.header.flags.contains(LinkFlags::Up);
         let state = (name.clone(), up);
         let before = self.known.insert(message.header.index, state.clone());
@@ -138,7 +158,9 @@ impl Watcher {
     }
 
     fn gone(&mut self, message: &LinkMessage) -> Result<(), mpsc::SendError<LinkEvent>> {
-        let Some(name) = own_name(message) else { return Ok(()) };
+        let Some(name) = own_name(message) else {
+            return Ok(());
+        };
         self.known.remove(&message.header.index);
         self.send(message.header.index, name, false, LinkChange::Removed)
     }
@@ -150,7 +172,13 @@ impl Watcher {
         up: bool,
         change: LinkChange,
     ) -> Result<(), mpsc::SendError<LinkEvent>> {
-        self.sender.send(LinkEvent { netns: self.netns, ifindex, name, up, change })
+        self.sender.send(LinkEvent {
+            netns: self.netns,
+            ifindex,
+            name,
+            up,
+            change,
+        })
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Outer {
 /// Asks the kernel about a WireGuard device of the calling thread's namespace. Needs
 /// `CAP_NET_ADMIN`.
 pub fn kernel(device: &str) -> io::Result<Outer> {
-    let family = family_id()?;
+    let family = family_id("wireguard")?;
     let payload = WireguardMessage {
         cmd: WireguardCmd::GetDevice,
         attributes: vec![WireguardAttribute::IfName(device.to_owned())],
@@ -42,16 +42,22 @@ pub fn kernel(device: &str) -> io::Result<Outer> {
     message.set_resolved_family_id(family);
     let answer = netlink::dump(NETLINK_GENERIC, message)?;
     let mut outer = Outer::default();
-    for attribute in answer.messages.into_iter().flat_map(|message| message.payload.attributes) {
+    for attribute in answer
+        .messages
+        .into_iter()
+        .flat_map(|message| message.payload.attributes)
+    {
         match attribute {
             WireguardAttribute::ListenPort(port) => outer.listen_port = port,
             WireguardAttribute::Fwmark(mark) => outer.fwmark = mark,
             WireguardAttribute::Peers(peers) => {
                 let attributes = peers.into_iter().flat_map(|peer| peer.0);
-                outer.endpoints.extend(attributes.filter_map(|attribute| match attribute {
-                    WireguardPeerAttribute::Endpoint(endpoint) => Some(endpoint),
-                    _ => None,
-                }));
+                outer
+                    .endpoints
+                    .extend(attributes.filter_map(|attribute| match attribute {
+                        WireguardPeerAttribute::Endpoint(endpoint) => Some(endpoint),
+                        _ => None,
+                    }));
             }
             _ => {}
         }
@@ -59,14 +65,17 @@ pub fn kernel(device: &str) -> io::Result<Outer> {
     Ok(outer)
 }
 
-fn family_id() -> io::Result<u16> {
+fn family_id(name: &str) -> io::Result<u16> {
     let mut message = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
-        nlas: vec![GenlCtrlAttrs::FamilyName("wireguard".into())],
+        nlas: vec![GenlCtrlAttrs::FamilyName(name.to_owned())],
     });
     message.finalize();
     let answer = netlink::request(NETLINK_GENERIC, message)?;
-    let mut attributes = answer.messages.into_iter().flat_map(|message| message.payload.nlas);
+    let mut attributes = answer
+        .messages
+        .into_iter()
+        .flat_map(|message| message.payload.nlas);
     let id = attributes.find_map(|attribute| match attribute {
         GenlCtrlAttrs::FamilyId(id) => Some(id),
         _ => None,
@@ -89,7 +98,9 @@ fn parse(answer: impl BufRead) -> io::Result<Outer> {
     let mut outer = Outer::default();
     for line in answer.lines() {
         let line = line?;
-        let Some((key, value)) = line.split_once('=') else { break };
+        let Some((key, value)) = line.split_once('=') else {
+            break;
+        };
         match key {
             "listen_port" => outer.listen_port = value.parse().unwrap_or_default(),
             "fwmark" => outer.fwmark = value.parse().unwrap_or_default(),
@@ -113,6 +124,12 @@ mod tests {
         assert_eq!((outer.listen_port, outer.fwmark), (51820, 7));
         let endpoints: Vec<String> = outer.endpoints.iter().map(ToString::to_string).collect();
         assert_eq!(endpoints, ["10.0.0.2:51820", "[fd00::2]:1"]);
+    }
+
+    #[test]
+    fn generic_netlink_answers() {
+        // The controller itself has a fixed number.
+        assert_eq!(family_id("nlctrl").unwrap(), 16);
     }
 
     #[test]

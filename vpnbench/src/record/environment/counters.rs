@@ -25,8 +25,12 @@ pub(super) fn read(missing: &mut Missing) -> BTreeMap<String, u64> {
 fn tables(text: &str, counters: &mut BTreeMap<String, u64>) {
     let mut lines = text.lines();
     while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-        let Some((protocol, names)) = names.split_once(':') else { continue };
-        let Some((_, values)) = values.split_once(':') else { continue };
+        let Some((protocol, names)) = names.split_once(':') else {
+            continue;
+        };
+        let Some((_, values)) = values.split_once(':') else {
+            continue;
+        };
         for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
             // -1 is a limit that is not set, no count.
             if let Ok(value) = value.parse() {
@@ -58,7 +62,16 @@ mod tests {
             &mut counters,
         );
         pairs("Udp6RcvbufErrors   \t5\nbad\n", &mut counters);
-        let expected = [("TcpExtTCPTimeouts", 3), ("TcpRetransSegs", 7), ("Udp6RcvbufErrors", 5)];
-        assert_eq!(counters, expected.map(|(name, value)| (name.to_owned(), value)).into());
+        let expected = [
+            ("TcpExtTCPTimeouts", 3),
+            ("TcpRetransSegs", 7),
+            ("Udp6RcvbufErrors", 5),
+        ];
+        assert_eq!(
+            counters,
+            expected
+                .map(|(name, value)| (name.to_owned(), value))
+                .into()
+        );
     }
 }

@@ -9,7 +9,8 @@ use crate::trace::model::{Clock, Host};
 
 /// The three clocks, read back to back.
 pub fn clock() -> Clock {
-    let read = |id| clock_gettime(id).map_or(0, |time| std::time::Duration::from(time).as_nanos() as u64);
+    let read =
+        |id| clock_gettime(id).map_or(0, |time| std::time::Duration::from(time).as_nanos() as u64);
     Clock {
         monotonic_ns: read(ClockId::CLOCK_MONOTONIC),
         realtime_ns: read(ClockId::CLOCK_REALTIME),
@@ -21,7 +22,11 @@ pub fn clock() -> Clock {
 pub fn host() -> Host {
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
     let mut host = Host {
-        cpus: online.ok().flatten().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1),
+        cpus: online
+            .ok()
+            .flatten()
+            .and_then(|cpus| u32::try_from(cpus).ok())
+            .unwrap_or(1),
         ..Host::default()
     };
     if let Ok(names) = nix::sys::utsname::uname() {
@@ -41,13 +46,17 @@ fn kernel_config(release: &str) -> Option<String> {
     }
     let file = fs::File::open("/proc/config.gz").ok()?;
     let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).ok()?;
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .ok()?;
     Some(text)
 }
 
 /// Timer frequency. `CLK_TCK` is always 100 and says nothing about it.
 fn hz(config: &str) -> Option<u32> {
-    config.lines().find_map(|line| line.strip_prefix("CONFIG_HZ=")?.parse().ok())
+    config
+        .lines()
+        .find_map(|line| line.strip_prefix("CONFIG_HZ=")?.parse().ok())
 }
 
 #[cfg(test)]
@@ -61,7 +70,10 @@ mod tests {
         assert!(first.realtime_ns > 1_500_000_000_000_000_000);
         let host = host();
         assert!(host.cpus > 0 && !host.kernel_release.is_empty() && !host.machine.is_empty());
-        assert_eq!(hz("# CONFIG_HZ_100 is not set\nCONFIG_HZ_250=y\nCONFIG_HZ=250\n"), Some(250));
+        assert_eq!(
+            hz("# CONFIG_HZ_100 is not set\nCONFIG_HZ_250=y\nCONFIG_HZ=250\n"),
+            Some(250)
+        );
         assert_eq!(hz("CONFIG_NO_HZ=y\n"), None);
     }
 }

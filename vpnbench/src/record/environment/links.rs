@@ -26,7 +26,8 @@ pub(super) fn read(missing: &mut Missing) -> Vec<Link> {
             link.qdiscs = qdiscs.remove(&link.ifindex).unwrap_or_default();
             if let Some(ethtool) = &ethtool {
                 let what = format!("offloads of {}", link.name);
-                link.offloads = kept(ethtool.features(&link.name), &what, missing).unwrap_or_default();
+                link.offloads =
+                    kept(ethtool.features(&link.name), &what, missing).unwrap_or_default();
             }
             link
         })
@@ -38,12 +39,18 @@ pub(super) fn read(missing: &mut Missing) -> Vec<Link> {
 fn convert(message: &LinkMessage, addresses: &[(u32, IpAddr, u8)]) -> Link {
     let ifindex = message.header.index;
     let own = addresses.iter().filter(|(index, ..)| *index == ifindex);
-    let flags = message.header.flags.iter_names().map(|(name, _)| snake(name));
+    let flags = message
+        .header
+        .flags
+        .iter_names()
+        .map(|(name, _)| snake(name));
     let mut link = Link {
         ifindex,
         name: link::name_of(message).unwrap_or_default().to_owned(),
         kind: link::kind_of(message).map(ToString::to_string),
-        addresses: own.map(|(_, address, length)| format!("{address}/{length}")).collect(),
+        addresses: own
+            .map(|(_, address, length)| format!("{address}/{length}"))
+            .collect(),
         flags: flags.collect(),
         ..Link::default()
     };
@@ -90,14 +97,20 @@ fn qdiscs() -> std::io::Result<BTreeMap<u32, Vec<Qdisc>>> {
     let mut qdiscs: BTreeMap<u32, Vec<Qdisc>> = BTreeMap::new();
     for message in answer.messages {
         if let RouteNetlinkMessage::NewQueueDiscipline(message) = message {
-            qdiscs.entry(message.header.index as u32).or_default().push(qdisc(&message));
+            qdiscs
+                .entry(message.header.index as u32)
+                .or_default()
+                .push(qdisc(&message));
         }
     }
     Ok(qdiscs)
 }
 
 fn qdisc(message: &TcMessage) -> Qdisc {
-    let mut qdisc = Qdisc { parent: handle(message.header.parent), ..Qdisc::default() };
+    let mut qdisc = Qdisc {
+        parent: handle(message.header.parent),
+        ..Qdisc::default()
+    };
     for attribute in &message.attributes {
         match attribute {
             TcAttribute::Kind(kind) => qdisc.kind.clone_from(kind),
@@ -133,6 +146,12 @@ mod tests {
         assert_eq!(snake("LowerUp"), "lower_up");
         assert_eq!(snake("Up"), "up");
         assert_eq!(handle(TcHandle::ROOT), "root");
-        assert_eq!(handle(TcHandle { major: 0x8001, minor: 0x10 }), "8001:10");
+        assert_eq!(
+            handle(TcHandle {
+                major: 0x8001,
+                minor: 0x10
+            }),
+            "8001:10"
+        );
     }
 }

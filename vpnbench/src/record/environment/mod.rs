@@ -26,12 +26,17 @@ type Missing = Vec<String>;
 /// Reads the state of namespaces and of the threads of processes. Each process comes with its
 /// role: "daemon", "benchmark" or "other"; the kernel's packet threads are added.
 pub fn snapshot(netns: &[Netns], processes: &[(u32, &str)]) -> Environment {
-    let mut environment = Environment { time_ns: clock().monotonic_ns, ..Environment::default() };
+    let mut environment = Environment {
+        time_ns: clock().monotonic_ns,
+        ..Environment::default()
+    };
     let machine = sysctls::of_machine();
     for netns in netns {
         let (namespace, missing) = netns.run(namespace);
         let label = netns.label();
-        let missing = missing.into_iter().map(|text| format!("netns {label}: {text}"));
+        let missing = missing
+            .into_iter()
+            .map(|text| format!("netns {label}: {text}"));
         environment.missing.extend(missing);
         let mut namespace = Namespace {
             netns: netns.inum(),
@@ -39,7 +44,10 @@ pub fn snapshot(netns: &[Netns], processes: &[(u32, &str)]) -> Environment {
             ..namespace
         };
         for (name, value) in &machine {
-            namespace.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
+            namespace
+                .sysctls
+                .entry(name.clone())
+                .or_insert_with(|| value.clone());
         }
         environment.namespaces.push(namespace);
     }
@@ -51,8 +59,10 @@ pub fn snapshot(netns: &[Netns], processes: &[(u32, &str)]) -> Environment {
 fn namespace() -> (Namespace, Missing) {
     let mut missing = Missing::new();
     let links = links::read(&mut missing);
-    let names: BTreeMap<u32, String> =
-        links.iter().map(|link| (link.ifindex, link.name.clone())).collect();
+    let names: BTreeMap<u32, String> = links
+        .iter()
+        .map(|link| (link.ifindex, link.name.clone()))
+        .collect();
     let namespace = Namespace {
         sysctls: sysctls::of_namespace(),
         routes: routes::read(&names, &mut missing),
@@ -69,7 +79,9 @@ fn kept<T, E: std::fmt::Display>(
     what: &str,
     missing: &mut Missing,
 ) -> Option<T> {
-    result.map_err(|error| missing.push(format!("{what}: {error}"))).ok()
+    result
+        .map_err(|error| missing.push(format!("{what}: {error}")))
+        .ok()
 }
 
 #[cfg(test)]
@@ -81,15 +93,40 @@ mod tests {
     fn own_namespace() {
         let netns = Netns::open(&NetnsSpec::Current).unwrap();
         let own = std::process::id();
-        let environment = snapshot(&[netns.clone()], &[(own, "other"), (u32::MAX, "daemon")]);
+        let environment = snapshot(
+            std::slice::from_ref(&netns),
+            &[(own, "other"), (u32::MAX, "daemon")],
+        );
         let namespace = &environment.namespaces[0];
         assert_eq!(namespace.netns, netns.inum());
-        assert!(namespace.sysctls.contains_key("net.ipv4.tcp_congestion_control"));
-        assert!(namespace.counters.contains_key("TcpRetransSegs"), "{:?}", namespace.counters);
+        assert!(
+            namespace
+                .sysctls
+                .contains_key("net.ipv4.tcp_congestion_control")
+        );
+        assert!(
+            namespace.counters.contains_key("TcpRetransSegs"),
+            "{:?}",
+            namespace.counters
+        );
         assert!(namespace.counters.contains_key("TcpExtTCPTimeouts"));
-        let lo = namespace.links.iter().find(|link| link.name == "lo").unwrap();
+        let lo = namespace
+            .links
+            .iter()
+            .find(|link| link.name == "lo")
+            .unwrap();
         assert!(lo.mtu > 0 && lo.kind.is_none());
-        assert!(environment.threads.iter().any(|thread| thread.tgid == own && thread.role == "other"));
-        assert!(environment.missing.iter().any(|text| text.contains(&u32::MAX.to_string())));
+        assert!(
+            environment
+                .threads
+                .iter()
+                .any(|thread| thread.tgid == own && thread.role == "other")
+        );
+        assert!(
+            environment
+                .missing
+                .iter()
+                .any(|text| text.contains(&u32::MAX.to_string()))
+        );
     }
 }

@@ -31,7 +31,10 @@ impl Ethtool {
     pub(super) fn open() -> io::Result<Self> {
         // Any socket will do; this one is never bound to a port that others see.
         let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
-        let mut ethtool = Self { socket, names: Vec::new() };
+        let mut ethtool = Self {
+            socket,
+            names: Vec::new(),
+        };
         ethtool.names = ethtool.feature_names()?;
         Ok(ethtool)
     }
@@ -46,7 +49,11 @@ impl Ethtool {
         buffer[1] = blocks as u32;
         self.ask(device, &mut buffer)?;
         let active = |at: usize| buffer[2 + at / 32 * 4 + 2] & 1 << (at % 32) != 0;
-        let named = self.names.iter().enumerate().filter(|(_, name)| !name.is_empty());
+        let named = self
+            .names
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| !name.is_empty());
         Ok(named.map(|(at, name)| (name.clone(), active(at))).collect())
     }
 
@@ -66,7 +73,10 @@ impl Ethtool {
         let mut strings = vec![0; 3 + count * NAME_LEN / 4];
         (strings[0], strings[1], strings[2]) = (GSTRINGS, FEATURES, count as u32);
         self.ask("lo", &mut strings)?;
-        let bytes: Vec<u8> = strings[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let bytes: Vec<u8> = strings[3..]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
         Ok(bytes.chunks_exact(NAME_LEN).map(text).collect())
     }
 
@@ -75,7 +85,11 @@ impl Ethtool {
     fn ask(&self, device: &str, buffer: &mut [u32]) -> io::Result<()> {
         // SAFETY: an all-zero ifreq is valid: it holds integers, bytes and pointers.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes().take(libc::IFNAMSIZ - 1)) {
+        for (to, from) in request
+            .ifr_name
+            .iter_mut()
+            .zip(device.bytes().take(libc::IFNAMSIZ - 1))
+        {
             *to = from as libc::c_char;
         }
         request.ifr_ifru.ifru_data = buffer.as_mut_ptr().cast();
@@ -87,7 +101,10 @@ impl Ethtool {
 }
 
 fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
@@ -98,7 +115,12 @@ mod tests {
     #[test]
     fn loopback() {
         let features = Ethtool::open().unwrap().features("lo").unwrap();
-        for name in ["rx-gro", "tx-generic-segmentation", "tx-tcp-segmentation", "rx-gro-list"] {
+        for name in [
+            "rx-gro",
+            "tx-generic-segmentation",
+            "tx-tcp-segmentation",
+            "rx-gro-list",
+        ] {
             assert!(features.contains_key(name), "{name}: {features:?}");
         }
         assert!(Ethtool::open().unwrap().features("vpnbench-none").is_err());

@@ -14,7 +14,10 @@ use crate::probe::discover::route;
 /// Routes of the calling thread's namespace, IPv4 first. `names` are its devices by index.
 pub(super) fn read(names: &BTreeMap<u32, String>, missing: &mut Missing) -> Vec<String> {
     let mut routes = Vec::new();
-    for (family, what) in [(AddressFamily::Inet, "IPv4 routes"), (AddressFamily::Inet6, "IPv6 routes")] {
+    for (family, what) in [
+        (AddressFamily::Inet, "IPv4 routes"),
+        (AddressFamily::Inet6, "IPv6 routes"),
+    ] {
         let list = kept(route::main_routes(family), what, missing).unwrap_or_default();
         routes.extend(list.iter().map(|route| text(route, names)));
     }
@@ -41,13 +44,18 @@ fn text(route: &RouteMessage, names: &BTreeMap<u32, String>) -> String {
 }
 
 fn destination(route: &RouteMessage) -> String {
-    let address = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(address) => route::ip(address),
-        _ => None,
-    });
+    let address = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(address) => route::ip(address),
+            _ => None,
+        });
     match (address, route.header.destination_prefix_length) {
         (None, _) => "default".to_owned(),
-        (Some(address), length) if length == if address.is_ipv4() { 32 } else { 128 } => address.to_string(),
+        (Some(address), length) if length == if address.is_ipv4() { 32 } else { 128 } => {
+            address.to_string()
+        }
         (Some(address), length) => format!("{address}/{length}"),
     }
 }
@@ -70,7 +78,10 @@ fn hop(attributes: &[RouteAttribute], names: &BTreeMap<u32, String>, text: &mut 
     });
     if let Some(index) = device {
         *text += " dev ";
-        *text += &names.get(&index).cloned().unwrap_or_else(|| format!("if{index}"));
+        *text += &names
+            .get(&index)
+            .cloned()
+            .unwrap_or_else(|| format!("if{index}"));
     }
 }
 

@@ -108,14 +108,19 @@ const NAMES: &[&str] = &[
 
 /// Settings of the calling thread's namespace.
 pub(super) fn of_namespace() -> BTreeMap<String, String> {
-    NAMES.iter().filter_map(|name| Some(((*name).to_owned(), read(name)?))).collect()
+    NAMES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), read(name)?)))
+        .collect()
 }
 
 /// Settings of the whole machine. The kernel shows those under `net.core` in the first namespace
 /// only, although they hold in all: the calling thread, which is normally there, reads them.
 pub(super) fn of_machine() -> BTreeMap<String, String> {
     let names = NAMES.iter().filter(|name| name.starts_with("net.core."));
-    names.filter_map(|name| Some(((*name).to_owned(), read(name)?))).collect()
+    names
+        .filter_map(|name| Some(((*name).to_owned(), read(name)?)))
+        .collect()
 }
 
 fn read(name: &str) -> Option<String> {

@@ -15,7 +15,9 @@ pub(super) fn read(processes: &[(u32, &str)], missing: &mut Missing) -> Vec<Thre
     for &(pid, role) in processes {
         let tids = process::threads(pid);
         if tids.is_empty() {
-            missing.push(format!("threads of pid {pid} ({role}): the process is gone"));
+            missing.push(format!(
+                "threads of pid {pid} ({role}): the process is gone"
+            ));
         }
         threads.extend(tids.into_iter().filter_map(|tid| thread(pid, tid, role)));
     }
@@ -35,15 +37,30 @@ pub(super) fn read(processes: &[(u32, &str)], missing: &mut Missing) -> Vec<Thre
 /// A thread that ends meanwhile is no thread any more.
 fn thread(tgid: u32, tid: u32, role: &str) -> Option<Thread> {
     let path = format!("/proc/{tgid}/task/{tid}");
-    let comm = fs::read_to_string(format!("{path}/comm")).ok()?.trim_end_matches('\n').to_owned();
+    let comm = fs::read_to_string(format!("{path}/comm"))
+        .ok()?
+        .trim_end_matches('\n')
+        .to_owned();
     let text = fs::read_to_string(format!("{path}/schedstat")).unwrap_or_default();
     let (runtime_ns, run_delay_ns, pcount) = schedstat(&text).unwrap_or_default();
-    Some(Thread { tgid, tid, comm, role: role.to_owned(), runtime_ns, run_delay_ns, pcount })
+    Some(Thread {
+        tgid,
+        tid,
+        comm,
+        role: role.to_owned(),
+        runtime_ns,
+        run_delay_ns,
+        pcount,
+    })
 }
 
 fn schedstat(text: &str) -> Option<(u64, u64, u64)> {
     let mut words = text.split_whitespace().map(str::parse);
-    Some((words.next()?.ok()?, words.next()?.ok()?, words.next()?.ok()?))
+    Some((
+        words.next()?.ok()?,
+        words.next()?.ok()?,
+        words.next()?.ok()?,
+    ))
 }
 
 #[cfg(test)]

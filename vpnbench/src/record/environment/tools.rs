@@ -38,10 +38,17 @@ const KNOWN: &[(&str, &str)] = &[
 pub fn versions(processes: &[u32], command: &[String]) -> (BTreeMap<String, String>, Vec<String>) {
     let (mut versions, mut missing) = (BTreeMap::new(), Vec::new());
     let tool = command::read(command).tool.and_then(|tool| in_path(&tool));
-    let programs = processes.iter().filter_map(|&pid| process::exe(pid)).chain(tool);
+    let programs = processes
+        .iter()
+        .filter_map(|&pid| process::exe(pid))
+        .chain(tool);
     for program in programs {
-        let Some(name) = program.file_name().and_then(|name| name.to_str()) else { continue };
-        let Some((name, option)) = KNOWN.iter().find(|(known, _)| *known == name) else { continue };
+        let Some(name) = program.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let Some((name, option)) = KNOWN.iter().find(|(known, _)| *known == name) else {
+            continue;
+        };
         if versions.contains_key(*name) {
             continue;
         }
@@ -57,7 +64,9 @@ pub fn versions(processes: &[u32], command: &[String]) -> (BTreeMap<String, Stri
 
 fn in_path(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(tool)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(tool))
+        .find(|file| file.is_file())
 }
 
 fn version(program: &Path, option: &str) -> io::Result<String> {
@@ -77,7 +86,8 @@ fn version(program: &Path, option: &str) -> io::Result<String> {
     output.take(64 * 1024).read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    line.map(str::to_owned).ok_or_else(|| io::Error::other("it printed nothing"))
+    line.map(str::to_owned)
+        .ok_or_else(|| io::Error::other("it printed nothing"))
 }
 
 /// A program that others could have replaced is not run with our rights.
@@ -85,7 +95,9 @@ fn safe(program: &Path) -> io::Result<()> {
     let data = fs::metadata(program)?;
     let own = nix::unistd::geteuid().as_raw();
     if data.mode() & 0o022 != 0 || (data.uid() != 0 && data.uid() != own) {
-        return Err(io::Error::other("others may write the program, so it is not run"));
+        return Err(io::Error::other(
+            "others may write the program, so it is not run",
+        ));
     }
     Ok(())
 }
