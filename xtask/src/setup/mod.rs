@@ -182,28 +182,34 @@ impl Setup {
         Ok(())
     }
 
-    /// What `cargo xtask test` formats and lints with.
+    /// What `cargo xtask test` formats and lints with: rustup's, or Debian's where there is no rustup.
     fn rust_components(&mut self) {
-        for (component, probe) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        let has_rustup = run::is_installed("rustup");
+        for (component, probe, package) in [
+            ("rustfmt", "fmt", "rustfmt-web"),
+            ("clippy", "clippy", LINTS),
+        ] {
             let has = || {
                 let mut command = Command::new(run::cargo_program());
-                command
-                    .args([probe, "--version"])
-                    .output()
-                    .is_ok_and(|out| out.status.success())
+                let output = command.args([probe, "--version"]).output();
+                output.is_ok_and(|output| output.status.success())
             };
             let add = ["component", "add", component];
-            if !has() && !self.check && run::is_installed("rustup") {
+            if !has() && !self.check && has_rustup {
                 println!("install {component}");
                 // Judged by what is there afterwards.
                 let _status = Command::new("rustup").args(add).status();
+            } else if !has() && !self.check {
+                self.packages.install(&[package]);
             }
             if has() {
                 ok(component);
-            } else {
-                absent(component);
-                self.missing.push(format!("rustup {}", add.join(" ")));
+                continue;
             }
+            absent(component);
+            let by_package = self.packages.command(&[package]).filter(|_| !has_rustup);
+            let by_rustup = || format!("rustup {}", add.join(" "));
+            self.missing.push(by_package.unwrap_or_else(by_rustup));
         }
     }
 
