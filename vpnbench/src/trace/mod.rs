@@ -28,3 +28,10 @@ pub use problem::{Code, Problem, Severity};
 pub use reader::{Input, Reader, Summary, Verdict};
 pub use upgrade::{FORMAT_VERSION, VERSIONS, Version, own_layouts};
 pub use writer::{Totals, Writer};
+
+#[cfg(test)]
+use frames::Frames;
+#[cfg(test)]
+use problem::Problems;
+#[cfg(test)]
+mod tests;

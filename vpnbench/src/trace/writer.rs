@@ -23,7 +23,7 @@ const WAITING_BYTES: usize = 512 << 10;
 const WAITING_BYTES_MAX: usize = 4 << 20;
 /// The longest time for which records wait for company: so much is lost when the recorder is killed.
 const WAITING_TIME: Duration = Duration::from_secs(1);
-/// Time at which a metadata frame is split.
+/// Symbols in one frame; more are stored in several.
 const SYMBOLS_PER_FRAME: usize = 20_000;
 /// Higher levels cost more time than they save bytes (measured, see docs/trace-format.md).
 const ZSTD_LEVEL: i32 = 1;
@@ -68,6 +68,19 @@ struct Waiting {
 }
 
 impl Waiting {
+    #[inline]
+    fn push(&mut self, record: &[u8]) {
+        self.count += 1;
+        // Records in a ring buffer are aligned.
+        if let Ok(words) = bytemuck::try_cast_slice(record) {
+            self.records.extend_from_slice(words);
+        } else {
+            let start = self.records.len();
+            self.records.resize(start + record.len() / 8, 0);
+            bytemuck::cast_slice_mut(&mut self.records[start..]).copy_from_slice(record);
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.records.len() * 8
     }
@@ -175,10 +188,7 @@ impl<W: Write> Writer<W> {
             self.add_rings(ring);
         }
         let waiting = &mut self.rings[ring as usize];
-        let start = waiting.records.len();
-        waiting.records.resize(start + size / 8, 0);
-        bytemuck::cast_slice_mut(&mut waiting.records[start..]).copy_from_slice(record);
-        waiting.count += 1;
+        waiting.push(record);
         self.waiting_bytes += size;
         self.totals.events += 1;
         self.totals.events_by_probe[probe as usize] += 1;
@@ -255,6 +265,9 @@ impl<W: Write> Writer<W> {
         while self.rings.iter().any(|ring| ring.count > 0) {
             written = written.and(self.write_all(u64::MAX));
         }
+        if written.is_err() {
+            let _ = self.write_empty_block(u64::MAX);
+        }
         self.metadata(frame_type::END, "the end of the recording", end)?;
         let payload = self.out.index.encode(self.out.position);
         self.out.frame_begin();
@@ -276,6 +289,11 @@ impl<W: Write> Writer<W> {
     #[must_use]
     pub fn get_ref(&self) -> &W {
         &self.out.out
+    }
+
+    #[cfg(test)]
+    pub(super) fn out_mut(&mut self) -> &mut W {
+        &mut self.out.out
     }
 
     #[cold]
