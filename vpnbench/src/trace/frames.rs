@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
-use super::format::{FRAME_HEADER, FRAME_MAGIC, FrameHeader};
+use super::format::{FRAME_HEADER, FRAME_MAGIC, FrameHeader, is_checksum};
 use super::problem::{Code, Problem, Problems};
 
 /// Bytes asked of the input at once.
@@ -146,7 +146,7 @@ impl<R: Read> Frames<R> {
             return Ok(Here::Damage("incomplete frame"));
         }
         let payload = &whole[FRAME_HEADER..FRAME_HEADER + header.payload as usize];
-        if crc32fast::hash(payload) != header.payload_crc {
+        if !is_checksum(payload, header.payload_crc) {
             return Ok(Here::Damage("wrong checksum"));
         }
         Ok(Here::Frame(header))
