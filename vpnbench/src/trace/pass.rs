@@ -10,7 +10,7 @@ use super::event::Event;
 use super::format::{BlockHeader, flag, frame_type};
 use super::frames::{Frame, Frames};
 use super::merge::Merge;
-use super::model::{Change, End, Symbols};
+use super::model::{Change, End, Start, Symbols};
 use super::problem::{Code, Problem, Problems};
 use super::varint;
 
@@ -20,6 +20,8 @@ const METADATA_MAX: usize = 128 << 20;
 /// What a trace held beside its events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
+    /// The start frame.
+    pub start: Start,
     /// The end frame, if the recording ended in order.
     pub end: Option<End>,
     /// Changes while recording, in file order.
@@ -194,9 +196,15 @@ impl Pass {
         .ok()
     }
 
-    pub(super) fn finish<R: Read>(mut self, frames: &Frames<R>, events: u64) -> Summary {
+    pub(super) fn finish<R: Read>(
+        mut self,
+        start: Start,
+        frames: &Frames<R>,
+        events: u64,
+    ) -> Summary {
         self.state_losses(frames.offset());
         let mut summary = self.summary;
+        summary.start = start;
         summary.events = events;
         summary.bytes = frames.offset();
         summary.truncated = frames.truncated;

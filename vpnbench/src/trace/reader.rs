@@ -155,7 +155,7 @@ impl<R: Read> Reader<R> {
         let mut pass = Pass::new(self.shapes, self.problems);
         let mut frames = self.frames;
         pass.run(&mut frames, &mut deliver);
-        Ok(pass.finish(&frames, events))
+        Ok(pass.finish(self.start, &frames, events))
     }
 }
 

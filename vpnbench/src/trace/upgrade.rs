@@ -30,7 +30,7 @@ pub const VERSIONS: &[Version] = &[Version {
 }];
 
 /// Largest record a file may describe.
-const RECORD_BYTES_MAX: u32 = 4096;
+const RECORD_BYTES_MAX: u32 = 2048;
 
 /// The layouts that this program writes.
 #[must_use]

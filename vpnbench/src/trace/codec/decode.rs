@@ -12,7 +12,7 @@ use super::{
 const BLOCK_BYTES_MAX: u64 = 16 << 20;
 
 /// Words of a record; bounds the memory for hostile files.
-const RECORD_WORDS_MAX: usize = 1024;
+const RECORD_WORDS_MAX: usize = 512;
 
 /// How the records of one kind lie in a file, and how they become ours.
 pub(in super::super) struct KindShape {
@@ -142,6 +142,9 @@ impl Addresses {
 struct KindDecoder {
     /// In the current block.
     present: bool,
+    /// Whether its columns are read. Those of an unknown kind are skipped, unless it takes part in
+    /// the address book, which all kinds share.
+    is_read: bool,
     words: usize,
     address: Option<usize>,
     count: u32,
@@ -203,7 +206,8 @@ impl KindDecoder {
     }
 
     fn reset(&mut self) {
-        if self.rows.is_empty() {
+        // The size can change from block to block only in kinds that the file does not describe.
+        if self.rows.len() != SLOTS * self.words / 2 {
             self.rows = vec![0; SLOTS * self.words / 2];
             self.contexts = vec![Context::default(); SLOTS];
         }
@@ -305,25 +309,26 @@ impl Decoder {
             if !kind.present {
                 return Err("a record of a kind that has no columns");
             }
+            if !kind.is_read {
+                decoded.unknown += 1;
+                continue;
+            }
+            let record = kind.next(raw, time, self.block, &mut self.addresses)?;
             let Some(map) = &shapes[number as usize].map else {
                 decoded.unknown += 1;
                 continue;
             };
-            let record = kind.next(raw, time, self.block, &mut self.addresses)?;
             places.push(Place {
                 time_ns: time,
                 offset: out.len() as u32,
             });
             map.append(record, number, out);
         }
-        let known = self
+        let read = self
             .kinds
             .iter_mut()
-            .enumerate()
-            .filter(|(number, _)| shapes[*number].map.is_some());
-        let mut streams = known
-            .filter(|(_, kind)| kind.present)
-            .flat_map(|(_, kind)| kind.cursors());
+            .filter(|kind| kind.present && kind.is_read);
+        let mut streams = read.flat_map(KindDecoder::cursors);
         let all_read =
             streams.all(|cursor| cursor.is_done()) && self.order.is_done() && self.times.is_done();
         if all_read {
@@ -397,7 +402,8 @@ impl Decoder {
         for &number in in_order {
             let kind = &mut self.kinds[number as usize];
             kind.cursors().for_each(&mut place);
-            if shapes[number as usize].map.is_some() {
+            kind.is_read = shapes[number as usize].map.is_some() || kind.address.is_some();
+            if kind.is_read {
                 kind.reset();
             }
         }
