@@ -50,11 +50,19 @@ pub(super) mod frame_type {
     pub(crate) const INDEX: u8 = 6;
 }
 
+/// Bits of [`FrameHeader::flags`]. A frame with a bit that a reader does not know is skipped.
+pub(super) mod flag {
+    /// The payload behind the block header is compressed.
+    pub(crate) const ZSTD: u8 = 1;
+}
+
 /// Header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameHeader {
     /// One of [`frame_type`].
     pub(super) kind: u8,
+    /// Bits of [`flag`].
+    pub(super) flags: u8,
     /// Running number in the file, from 0: shows missing frames.
     pub(super) number: u32,
     /// Bytes of payload, without the padding to 8.
@@ -70,6 +78,7 @@ impl FrameHeader {
         let mut header = [0; FRAME_HEADER];
         header[..8].copy_from_slice(&FRAME_MAGIC);
         header[8] = self.kind;
+        header[9] = self.flags;
         header[12..16].copy_from_slice(&self.number.to_le_bytes());
         header[16..20].copy_from_slice(&self.payload.to_le_bytes());
         header[20..24].copy_from_slice(&self.raw.to_le_bytes());
@@ -82,10 +91,10 @@ impl FrameHeader {
     /// The header, if the bytes are one and its lengths are possible.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; FRAME_HEADER] = bytes.first_chunk()?;
-        let intact =
-            bytes[..8] == FRAME_MAGIC && crc32fast::hash(&bytes[..28]) == u32_at(bytes, 28);
+        let intact = bytes[..8] == FRAME_MAGIC && is_checksum(&bytes[..28], u32_at(bytes, 28));
         let header = FrameHeader {
             kind: bytes[8],
+            flags: bytes[9],
             number: u32_at(bytes, 12),
             payload: u32_at(bytes, 16),
             raw: u32_at(bytes, 20),
@@ -162,6 +171,11 @@ impl BlockHeader {
     }
 }
 
+/// Whether a checksum is right.
+pub(super) fn is_checksum(bytes: &[u8], crc: u32) -> bool {
+    crc32fast::hash(bytes) == crc
+}
+
 /// Reads a number; 0 outside of the bytes.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes
@@ -186,6 +200,7 @@ mod tests {
     fn headers_round_trip() {
         let frame = FrameHeader {
             kind: 2,
+            flags: 1,
             number: 7,
             payload: 13,
             raw: 99,
@@ -213,6 +228,7 @@ mod tests {
     fn a_changed_bit_is_no_frame_header() {
         let bytes = FrameHeader {
             kind: 2,
+            flags: 1,
             number: 7,
             payload: 13,
             raw: 99,

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
-use super::format::{FRAME_HEADER, FRAME_MAGIC, FrameHeader};
+use super::format::{FRAME_HEADER, FRAME_MAGIC, FrameHeader, is_checksum};
 use super::problem::{Code, Problem, Problems};
 
 /// Bytes asked of the input at once.
@@ -39,7 +39,7 @@ impl<R: Read> Frames<R> {
     pub(super) fn new(input: R) -> Self {
         Frames {
             input,
-            buffer: Vec::new(),
+            buffer: vec![0; CHUNK],
             unread: 0..0,
             offset: 0,
             ended: false,
@@ -64,11 +64,11 @@ impl<R: Read> Frames<R> {
     }
 
     fn fill(&mut self) -> io::Result<()> {
-        if self.unread.start >= CHUNK {
+        if self.unread.start > self.buffer.len() / 2 || self.unread.is_empty() {
             self.buffer.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
         }
-        if self.buffer.len() < self.unread.end + CHUNK {
+        if self.buffer.len() == self.unread.end {
             self.buffer.resize(self.unread.end + CHUNK, 0);
         }
         match self.input.read(&mut self.buffer[self.unread.end..]) {
@@ -146,7 +146,7 @@ impl<R: Read> Frames<R> {
             return Ok(Here::Damage("incomplete frame"));
         }
         let payload = &whole[FRAME_HEADER..FRAME_HEADER + header.payload as usize];
-        if crc32fast::hash(payload) != header.payload_crc {
+        if !is_checksum(payload, header.payload_crc) {
             return Ok(Here::Damage("wrong checksum"));
         }
         Ok(Here::Frame(header))

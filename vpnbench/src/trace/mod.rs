@@ -14,8 +14,11 @@ mod frames;
 mod index;
 mod merge;
 pub mod model;
+mod output;
+mod pass;
 mod problem;
 mod reader;
+mod totals;
 mod upgrade;
 mod varint;
 mod writer;
@@ -24,7 +27,12 @@ pub use error::TraceError;
 pub use event::Event;
 pub use file::{Existing, TraceFile};
 pub use index::{Index, IndexEntry};
+pub use pass::Summary;
 pub use problem::{Code, Problem, Severity};
-pub use reader::{Input, Reader, Summary, Verdict};
+pub use reader::{Input, Reader, Verdict};
+pub use totals::Totals;
 pub use upgrade::{FORMAT_VERSION, VERSIONS, Version, own_layouts};
-pub use writer::{Totals, Writer};
+pub use writer::Writer;
+
+#[cfg(test)]
+mod tests;

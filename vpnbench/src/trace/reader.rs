@@ -1,28 +1,21 @@
 //! Reads a trace: one pass, all events in the order of time, and what is missing.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-
-use super::codec::{Decoder, Place, Shapes};
+use super::codec::Shapes;
 use super::error::TraceError;
 use super::event::Event;
 use super::format::{
-    BlockHeader, FILE_HEADER, FILE_MAGIC, FrameHeader, PAYLOAD_MAX, frame_type, u32_at,
+    FILE_HEADER, FILE_MAGIC, FRAME_HEADER, FrameHeader, frame_type, is_checksum, u32_at,
 };
-use super::frames::{Frame, Frames};
-use super::merge::Merge;
-use super::model::{Change, End, Start, Symbols};
+use super::frames::Frames;
+use super::model::Start;
+use super::pass::{Pass, Summary, metadata};
 use super::problem::{Code, Problem, Problems};
 use super::upgrade::{FORMAT_VERSION, shapes};
-use super::varint;
-
-/// Bytes of metadata behind the start frame that are kept; hostile files repeat frames for ever.
-const METADATA_MAX: usize = 128 << 20;
 
 /// A file or standard input.
 #[derive(Debug)]
@@ -58,31 +51,6 @@ impl Verdict for ControlFlow<()> {
     fn goes_on(self) -> bool {
         self.is_continue()
     }
-}
-
-/// What a trace held beside its events.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Summary {
-    /// The end frame, if the recording ended in order.
-    pub end: Option<End>,
-    /// Changes while recording, in file order.
-    pub changes: Vec<Change>,
-    /// All symbols.
-    pub symbols: Symbols,
-    /// Events that the recorder could not store, by probe number.
-    pub lost: BTreeMap<u8, u64>,
-    /// Intact blocks.
-    pub blocks: u64,
-    /// Events delivered.
-    pub events: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Whether the file ends inside of a frame.
-    pub truncated: bool,
-    /// Whether the receiver stopped before the end: the rest was not looked at.
-    pub stopped: bool,
-    /// What is wrong with the file.
-    pub problems: Vec<Problem>,
 }
 
 /// A trace that is being read.
@@ -187,7 +155,7 @@ impl<R: Read> Reader<R> {
         let mut pass = Pass::new(self.shapes, self.problems);
         let mut frames = self.frames;
         pass.run(&mut frames, &mut deliver);
-        Ok(pass.finish(&frames, events))
+        Ok(pass.finish(self.start, &frames, events))
     }
 }
 
@@ -203,9 +171,7 @@ fn read_file_header<R: Read>(
         source,
     };
     // A frame header in the right place is as good a signature.
-    let bytes = frames
-        .peek(FILE_HEADER + super::format::FRAME_HEADER)
-        .map_err(failed)?;
+    let bytes = frames.peek(FILE_HEADER + FRAME_HEADER).map_err(failed)?;
     let signature = bytes.starts_with(&FILE_MAGIC);
     let frame_follows = bytes
         .get(FILE_HEADER..)
@@ -222,7 +188,7 @@ fn read_file_header<R: Read>(
             path: path.to_owned(),
         });
     }
-    let intact = signature && crc32fast::hash(&bytes[..12]) == u32_at(bytes, 12);
+    let intact = signature && is_checksum(&bytes[..12], u32_at(bytes, 12));
     let found = u32_at(bytes, 8);
     if intact && found > FORMAT_VERSION {
         return Err(TraceError::NewerVersion {
@@ -263,201 +229,5 @@ fn read_start<R: Read>(frames: &mut Frames<R>, path: &str) -> Result<Start, Trac
             path: path.to_owned(),
             bytes: frames.offset(),
         }),
-    }
-}
-
-/// Decompresses a metadata frame.
-fn metadata(frame: &Frame, payload: &[u8]) -> Result<Vec<u8>, String> {
-    zstd::bulk::decompress(payload, (frame.header.raw as usize).min(PAYLOAD_MAX))
-        .map_err(|error| error.to_string())
-}
-
-/// One pass over the frames behind the start frame.
-struct Pass {
-    shapes: Box<Shapes>,
-    problems: Problems,
-    summary: Summary,
-    decoder: Decoder,
-    decompressor: Option<zstd::bulk::Decompressor<'static>>,
-    raw: Vec<u8>,
-    places: Vec<Place>,
-    merge: Merge,
-    metadata_bytes: usize,
-    unknown_records: u64,
-    unknown_frames: u64,
-}
-
-impl Pass {
-    fn new(shapes: Box<Shapes>, problems: Problems) -> Self {
-        Pass {
-            shapes,
-            problems,
-            summary: Summary::default(),
-            decoder: Decoder::new(),
-            decompressor: zstd::bulk::Decompressor::new().ok(),
-            raw: Vec::new(),
-            places: Vec::new(),
-            merge: Merge::default(),
-            metadata_bytes: 0,
-            unknown_records: 0,
-            unknown_frames: 0,
-        }
-    }
-
-    fn run<R: Read>(
-        &mut self,
-        frames: &mut Frames<R>,
-        deliver: &mut impl FnMut(Event<'_>) -> bool,
-    ) {
-        loop {
-            match frames.next(&mut self.problems) {
-                Ok(Some(frame)) => self.frame(&frame, frames.payload(&frame)),
-                Ok(None) => break,
-                Err(error) => {
-                    let message = format!(
-                        "reading failed at byte {}: {error}; the rest is missing",
-                        frames.offset()
-                    );
-                    self.problems
-                        .push(Problem::data_loss(Code::ReadFailed, message));
-                    break;
-                }
-            }
-            if !self.merge.release(deliver) {
-                self.summary.stopped = true;
-                return;
-            }
-        }
-        self.summary.stopped = !self.merge.finish(deliver);
-    }
-
-    fn frame(&mut self, frame: &Frame, payload: &[u8]) {
-        let offset = frame.offset;
-        match frame.header.kind {
-            frame_type::RECORDS => {
-                if let Err(reason) = self.records(frame, payload) {
-                    let message = format!("the block at byte {offset} was skipped: {reason}");
-                    self.problems
-                        .push(Problem::data_loss(Code::BadBlock, message));
-                }
-            }
-            frame_type::CHANGE => {
-                if let Some(change) = self.metadata(frame, payload) {
-                    self.summary.changes.push(change);
-                }
-            }
-            frame_type::SYMBOLS => {
-                if let Some(symbols) = self.metadata::<Symbols>(frame, payload) {
-                    self.summary.symbols.kernel.extend(symbols.kernel);
-                }
-            }
-            frame_type::END => {
-                if let Some(end) = self.metadata(frame, payload) {
-                    self.summary.end = Some(end);
-                }
-            }
-            frame_type::INDEX | frame_type::START => {}
-            _ => self.unknown_frames += 1,
-        }
-    }
-
-    fn records(&mut self, frame: &Frame, payload: &[u8]) -> Result<(), String> {
-        let (header, columns) = BlockHeader::decode(payload).ok_or("its header is too short")?;
-        for &(probe, count) in &header.lost {
-            let lost = self.summary.lost.entry(probe).or_default();
-            *lost = lost.saturating_add(count);
-        }
-        let length = frame.header.raw as usize;
-        self.raw.clear();
-        self.raw.resize(length + varint::ROOM, 0);
-        let decompressor = self.decompressor.as_mut().ok_or("no memory for zstd")?;
-        let written = decompressor.decompress_to_buffer(columns, &mut self.raw[..length]);
-        if written.map_err(|error| error.to_string())? != length {
-            return Err("it has another length than its header says".to_owned());
-        }
-        let mut room = self.merge.room();
-        self.places.clear();
-        let decoded = self.decoder.decode(
-            &self.raw,
-            header.records,
-            &self.shapes,
-            &mut room,
-            &mut self.places,
-        )?;
-        self.unknown_records += decoded.unknown;
-        self.summary.blocks += 1;
-        self.merge.add(room, &self.places, header.watermark_ns);
-        Ok(())
-    }
-
-    fn metadata<T: DeserializeOwned>(&mut self, frame: &Frame, payload: &[u8]) -> Option<T> {
-        self.metadata_bytes += frame.header.raw as usize;
-        let read = if self.metadata_bytes > METADATA_MAX {
-            Err("the file holds more metadata than a recording can have".to_owned())
-        } else {
-            metadata(frame, payload)
-                .and_then(|json| serde_json::from_slice(&json).map_err(|error| error.to_string()))
-        };
-        read.inspect_err(|reason| {
-            let message = format!(
-                "the metadata at byte {} were skipped: {reason}",
-                frame.offset
-            );
-            self.problems
-                .push(Problem::error(Code::BadMetadata, message));
-        })
-        .ok()
-    }
-
-    fn finish<R: Read>(mut self, frames: &Frames<R>, events: u64) -> Summary {
-        self.state_losses(frames.offset());
-        let mut summary = self.summary;
-        summary.events = events;
-        summary.bytes = frames.offset();
-        summary.truncated = frames.truncated;
-        summary.problems = self.problems.into_list();
-        summary
-    }
-
-    fn state_losses(&mut self, bytes: u64) {
-        let problems = &mut self.problems;
-        if self.summary.end.is_none() && !self.summary.stopped {
-            let message = format!("recording did not end in order: no end frame in {bytes} bytes");
-            problems.push(Problem::data_loss(Code::NoEnd, message));
-        }
-        let lost = self
-            .summary
-            .lost
-            .values()
-            .fold(0u64, |sum, &count| sum.saturating_add(count));
-        if lost > 0 {
-            let message = format!("the recorder could not store {lost} events");
-            problems.push(Problem::data_loss(Code::EventsLost, message));
-        }
-        if self.unknown_records > 0 {
-            let message = format!(
-                "{} records are of kinds that this version does not know",
-                self.unknown_records
-            );
-            problems.push(Problem::info(Code::UnknownKind, message));
-        }
-        if self.unknown_frames > 0 {
-            let message = format!(
-                "{} frames are of types that this version does not know",
-                self.unknown_frames
-            );
-            problems.push(Problem::info(Code::UnknownFrame, message));
-        }
-        if self.merge.late > 0 {
-            let message = format!("{} events were delivered after newer ones", self.merge.late);
-            problems.push(Problem::info(Code::Late, message));
-        }
-        if self.merge.forced > 0 {
-            let message = format!(
-                "events were handed out early {} times: too many waited",
-                self.merge.forced
-            );
-            problems.push(Problem::error(Code::MemoryLimit, message));
-        }
     }
 }

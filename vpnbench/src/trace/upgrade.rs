@@ -30,7 +30,7 @@ pub const VERSIONS: &[Version] = &[Version {
 }];
 
 /// Largest record a file may describe.
-const RECORD_BYTES_MAX: u32 = 4096;
+const RECORD_BYTES_MAX: u32 = 2048;
 
 /// The layouts that this program writes.
 #[must_use]
@@ -234,4 +234,107 @@ fn fault(layout: &KindLayout) -> Option<&'static str> {
         .iter()
         .any(outside)
         .then_some("a field lies outside of the record")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vpnbench_common::catalog::Kind;
+
+    fn field(name: &str, offset: u32, size: u32, kind: &str) -> FieldLayout {
+        FieldLayout {
+            name: name.to_owned(),
+            offset,
+            size,
+            kind: kind.to_owned(),
+        }
+    }
+
+    fn map(kind: Kind, size: u32, fields: Vec<FieldLayout>) -> FieldMap {
+        let layout = KindLayout {
+            kind: kind as u8,
+            name: "x".to_owned(),
+            size,
+            fields,
+        };
+        FieldMap::new(&layout, kind_row(kind as u8).expect("exists"))
+    }
+
+    #[test]
+    fn the_last_version_is_ours() {
+        assert_eq!(
+            VERSIONS.last().map(|version| version.number),
+            Some(FORMAT_VERSION)
+        );
+        assert!(VERSIONS.is_sorted_by_key(|version| version.number));
+    }
+
+    #[test]
+    fn fields_change_their_place_and_width() {
+        // SockDrop as an older version might have had it: error narrower, ports wider, no rcvbuf.
+        let fields = vec![
+            field("time_ns", 0, 8, "u64"),
+            field("tid", 8, 4, "u32"),
+            field("error", 16, 2, "i16"),
+            field("rport", 20, 4, "u32"),
+            field("lport", 24, 4, "u32"),
+            field("rmem", 28, 2, "u16"),
+            field("laddr", 32, 8, "[u8; 8]"),
+            field("netns", 40, 8, "[u8; 8]"),
+        ];
+        let map = map(Kind::SockDrop, 48, fields);
+        let mut old = [0u64; 6];
+        {
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut old);
+            bytes[..8].copy_from_slice(&77u64.to_le_bytes());
+            bytes[16..18].copy_from_slice(&(-12i16).to_le_bytes());
+            bytes[20..24].copy_from_slice(&70_000u32.to_le_bytes());
+            bytes[24..28].copy_from_slice(&5201u32.to_le_bytes());
+            bytes[28..30].copy_from_slice(&u16::MAX.to_le_bytes());
+            bytes[32..].fill(7);
+        }
+        let mut out = Vec::new();
+        map.append(&old, Kind::SockDrop as u8, &mut out);
+        let drop: &vpnbench_common::event::SockDrop =
+            bytemuck::from_bytes(bytemuck::cast_slice(&out));
+        assert_eq!(
+            (drop.header.time_ns, drop.header.kind),
+            (77, Kind::SockDrop as u8)
+        );
+        assert_eq!((drop.error, drop.lport, drop.rport), (-12, 5201, u16::MAX));
+        assert_eq!(
+            (drop.rmem, drop.rcvbuf, drop.netns),
+            (u32::MAX, 0, 0),
+            "all ones stay all ones"
+        );
+        assert_eq!(
+            (&drop.laddr[..8], &drop.laddr[8..]),
+            (&[7u8; 8][..], &[0u8; 8][..])
+        );
+    }
+
+    #[test]
+    fn impossible_layouts_are_refused() {
+        let layout = |kind, size, offset| KindLayout {
+            kind,
+            name: "x".to_owned(),
+            size,
+            fields: vec![field("f", offset, 8, "u64")],
+        };
+        let layouts = [
+            layout(1, 0, 0),
+            layout(2, 1 << 20, 0),
+            layout(3, 64, 60),
+            layout(4, 64, u32::MAX),
+            layout(99, 64, 0),
+        ];
+        let (shapes, problems) = shapes(&layouts);
+        assert_eq!(problems.len(), 4);
+        assert!(
+            shapes[1..5]
+                .iter()
+                .all(|shape| shape.map.is_none() && shape.words == 0)
+        );
+        assert_eq!((shapes[99].words, shapes[99].map.is_none()), (16, true));
+    }
 }

@@ -1,6 +1,6 @@
 //! Writes a trace: collects records per ring, and stores them as compressed blocks.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,9 +8,10 @@ use vpnbench_common::catalog::KINDS;
 
 use super::codec::Encoder;
 use super::error::TraceError;
-use super::format::{BlockHeader, FRAME_HEADER, FrameHeader, PAYLOAD_MAX, file_header, frame_type};
-use super::index::Index;
+use super::format::{BlockHeader, PAYLOAD_MAX, file_header, frame_type};
 use super::model::{Change, End, Start, Symbols};
+use super::output::Output;
+use super::totals::Totals;
 use super::upgrade::{FORMAT_VERSION, own_layouts};
 
 /// Bytes of records in a full block. Larger blocks compress a little better and fall out of the
@@ -23,42 +24,10 @@ const WAITING_BYTES: usize = 512 << 10;
 const WAITING_BYTES_MAX: usize = 4 << 20;
 /// The longest time for which records wait for company: so much is lost when the recorder is killed.
 const WAITING_TIME: Duration = Duration::from_secs(1);
-/// Time at which a metadata frame is split.
+/// Symbols in one frame; more are stored in several.
 const SYMBOLS_PER_FRAME: usize = 20_000;
 /// Higher levels cost more time than they save bytes (measured, see docs/trace-format.md).
 const ZSTD_LEVEL: i32 = 1;
-
-/// What a writer has done so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Totals {
-    /// Bytes of complete frames.
-    pub bytes: u64,
-    /// Events accepted and stored (or waiting to be stored).
-    pub events: u64,
-    /// Events that could not be stored, for whatever reason.
-    pub lost: u64,
-    /// `events` by probe number.
-    pub events_by_probe: Box<[u64; 256]>,
-    /// `lost` by probe number.
-    pub lost_by_probe: Box<[u64; 256]>,
-}
-
-impl Totals {
-    fn new() -> Self {
-        Totals {
-            bytes: 0,
-            events: 0,
-            lost: 0,
-            events_by_probe: Box::new([0; 256]),
-            lost_by_probe: Box::new([0; 256]),
-        }
-    }
-
-    fn add_loss(&mut self, probe: u8, count: u64) {
-        self.lost += count;
-        self.lost_by_probe[probe as usize] += count;
-    }
-}
 
 /// Records of a ring that are not yet written. The room stays from block to block.
 #[derive(Default)]
@@ -68,6 +37,19 @@ struct Waiting {
 }
 
 impl Waiting {
+    #[inline]
+    fn push(&mut self, record: &[u8]) {
+        self.count += 1;
+        // Records in a ring buffer are aligned.
+        if let Ok(words) = bytemuck::try_cast_slice(record) {
+            self.records.extend_from_slice(words);
+        } else {
+            let start = self.records.len();
+            self.records.resize(start + record.len() / 8, 0);
+            bytemuck::cast_slice_mut(&mut self.records[start..]).copy_from_slice(record);
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.records.len() * 8
     }
@@ -175,10 +157,7 @@ impl<W: Write> Writer<W> {
             self.add_rings(ring);
         }
         let waiting = &mut self.rings[ring as usize];
-        let start = waiting.records.len();
-        waiting.records.resize(start + size / 8, 0);
-        bytemuck::cast_slice_mut(&mut waiting.records[start..]).copy_from_slice(record);
-        waiting.count += 1;
+        waiting.push(record);
         self.waiting_bytes += size;
         self.totals.events += 1;
         self.totals.events_by_probe[probe as usize] += 1;
@@ -255,6 +234,9 @@ impl<W: Write> Writer<W> {
         while self.rings.iter().any(|ring| ring.count > 0) {
             written = written.and(self.write_all(u64::MAX));
         }
+        if written.is_err() {
+            let _ = self.write_empty_block(u64::MAX);
+        }
         self.metadata(frame_type::END, "the end of the recording", end)?;
         let payload = self.out.index.encode(self.out.position);
         self.out.frame_begin();
@@ -276,6 +258,11 @@ impl<W: Write> Writer<W> {
     #[must_use]
     pub fn get_ref(&self) -> &W {
         &self.out.out
+    }
+
+    #[cfg(test)]
+    pub(super) fn out_mut(&mut self) -> &mut W {
+        &mut self.out.out
     }
 
     #[cold]
@@ -401,106 +388,5 @@ impl<W: Write> Writer<W> {
         self.out.flush()?;
         self.totals.bytes = self.out.position;
         Ok(())
-    }
-}
-
-/// Puts frames together and hands each to the output in one write.
-struct Output<W> {
-    out: W,
-    name: String,
-    /// Bytes written.
-    position: u64,
-    frames: u32,
-    /// The frame in the making. Before the first one, the file header is in front of it.
-    frame: Vec<u8>,
-    frame_start: usize,
-    index: Index,
-}
-
-impl<W: Write> Output<W> {
-    fn new(out: W, name: &str) -> Self {
-        let (name, frame) = (name.to_owned(), Vec::new());
-        Output {
-            out,
-            name,
-            position: 0,
-            frames: 0,
-            frame,
-            frame_start: 0,
-            index: Index::default(),
-        }
-    }
-
-    fn frame_begin(&mut self) {
-        self.frame_start = if self.frames == 0 {
-            file_header().len()
-        } else {
-            0
-        };
-        self.frame.truncate(self.frame_start);
-        self.frame.resize(self.frame_start + FRAME_HEADER, 0);
-    }
-
-    /// Appends compressed bytes to the frame.
-    fn compress(
-        &mut self,
-        raw: &[u8],
-        compressor: &mut zstd::bulk::Compressor<'static>,
-        records: u32,
-    ) -> Result<(), TraceError> {
-        let start = self.frame.len();
-        self.frame
-            .resize(start + zstd::zstd_safe::compress_bound(raw.len()), 0);
-        let length = compressor
-            .compress_to_buffer(raw, &mut self.frame[start..])
-            .map_err(|source| self.failed(source, records))?;
-        self.frame.truncate(start + length);
-        Ok(())
-    }
-
-    /// Completes the header and writes the frame.
-    fn frame_end(&mut self, kind: u8, raw: usize, records: u32) -> Result<(), TraceError> {
-        let payload = self.frame_start + FRAME_HEADER;
-        let header = FrameHeader {
-            kind,
-            number: self.frames,
-            payload: (self.frame.len() - payload) as u32,
-            raw: raw as u32,
-            payload_crc: crc32fast::hash(&self.frame[payload..]),
-        };
-        self.frame[self.frame_start..payload].copy_from_slice(&header.encode());
-        self.frame.resize(payload + header.padded(), 0);
-        // Also after an error: the gap in the numbers shows that a frame is missing.
-        self.frames = self.frames.wrapping_add(1);
-        let mut done = 0;
-        while done < self.frame.len() {
-            let failure = match self.out.write(&self.frame[done..]) {
-                Ok(0) => io::ErrorKind::WriteZero.into(),
-                Ok(count) => {
-                    done += count;
-                    continue;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => error,
-            };
-            let error = self.failed(failure, u64::from(records) as u32);
-            self.position += done as u64;
-            return Err(error);
-        }
-        self.position += done as u64;
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), TraceError> {
-        self.out.flush().map_err(|source| self.failed(source, 0))
-    }
-
-    fn failed(&self, source: io::Error, records: u32) -> TraceError {
-        TraceError::Write {
-            path: self.name.clone(),
-            kept: self.position,
-            records: u64::from(records),
-            source,
-        }
     }
 }

@@ -4,12 +4,15 @@
 use super::super::upgrade::FieldMap;
 use super::super::varint;
 use super::{
-    ADDRESS_LITERAL, ADDRESS_PREDICTED, ADDRESSES, AddressBook, MASK_LITERAL, MASK_TOKENS,
+    ADDRESS_LITERAL, ADDRESS_PREDICTED, ADDRESSES, AddressBook, Context, MASK_LITERAL, MASK_TOKENS,
     MASK_WORDS, NO_ADDRESS, SLOTS, TIME_WORDS, mask_token,
 };
 
 /// Decoded bytes of one block; a writer stays far below.
 const BLOCK_BYTES_MAX: u64 = 16 << 20;
+
+/// Words of a record; bounds the memory for hostile files.
+const RECORD_WORDS_MAX: usize = 512;
 
 /// How the records of one kind lie in a file, and how they become ours.
 pub(in super::super) struct KindShape {
@@ -139,11 +142,14 @@ impl Addresses {
 struct KindDecoder {
     /// In the current block.
     present: bool,
+    /// Whether its columns are read. Those of an unknown kind are skipped, unless it takes part in
+    /// the address book, which all kinds share.
+    is_read: bool,
     words: usize,
     address: Option<usize>,
     count: u32,
     rows: Vec<u64>,
-    previous: Vec<u16>,
+    contexts: Vec<Context>,
     slots: Cursor,
     masks: Vec<Masks>,
     columns: Vec<Cursor>,
@@ -166,7 +172,10 @@ impl KindDecoder {
         if shape.words != 0 && shape.words != self.words {
             return Err("records have another size than the start frame says");
         }
-        if self.words <= TIME_WORDS || !self.words.is_multiple_of(2) {
+        if self.words <= TIME_WORDS
+            || self.words > RECORD_WORDS_MAX
+            || !self.words.is_multiple_of(2)
+        {
             return Err("impossible record size");
         }
         self.address = (address != NO_ADDRESS).then_some(address as usize);
@@ -197,10 +206,11 @@ impl KindDecoder {
     }
 
     fn reset(&mut self) {
-        self.rows.clear();
-        self.rows.resize(SLOTS * self.words / 2, 0);
-        self.previous.clear();
-        self.previous.resize(SLOTS, 0);
+        // The size can change from block to block only in kinds that the file does not describe.
+        if self.rows.len() != SLOTS * self.words / 2 {
+            self.rows = vec![0; SLOTS * self.words / 2];
+            self.contexts = vec![Context::default(); SLOTS];
+        }
         self.masks.iter_mut().for_each(|masks| masks.table.fill(0));
     }
 
@@ -210,6 +220,7 @@ impl KindDecoder {
         &mut self,
         raw: &[u8],
         time: u64,
+        block: u32,
         addresses: &mut Addresses,
     ) -> Result<&[u64], Refusal> {
         let slot = self.slots.byte(raw)? as usize;
@@ -218,10 +229,14 @@ impl KindDecoder {
             .rows
             .get_mut(slot * size..(slot + 1) * size)
             .ok_or(SHORT)?;
+        let context = &mut self.contexts[slot];
+        if context.enter(block) {
+            record.fill(0);
+        }
         record[0] = time;
         let row: &mut [u32] = bytemuck::cast_slice_mut(record);
         if let Some(word) = self.address {
-            let address = addresses.next(raw, &mut self.previous[slot])?;
+            let address = addresses.next(raw, &mut context.previous)?;
             row[word] = address as u32;
             row[word + 1] = (address >> 32) as u32;
         }
@@ -249,6 +264,8 @@ impl KindDecoder {
 pub(in super::super) struct Decoder {
     kinds: Vec<KindDecoder>,
     addresses: Addresses,
+    /// Number of the block, for [`Context`].
+    block: u32,
     order: Cursor,
     times: Cursor,
 }
@@ -264,6 +281,7 @@ impl Decoder {
                 low: none,
                 literals: none,
             },
+            block: 0,
             order: none,
             times: none,
         }
@@ -291,25 +309,26 @@ impl Decoder {
             if !kind.present {
                 return Err("a record of a kind that has no columns");
             }
+            if !kind.is_read {
+                decoded.unknown += 1;
+                continue;
+            }
+            let record = kind.next(raw, time, self.block, &mut self.addresses)?;
             let Some(map) = &shapes[number as usize].map else {
                 decoded.unknown += 1;
                 continue;
             };
-            let record = kind.next(raw, time, &mut self.addresses)?;
             places.push(Place {
                 time_ns: time,
                 offset: out.len() as u32,
             });
             map.append(record, number, out);
         }
-        let known = self
+        let read = self
             .kinds
             .iter_mut()
-            .enumerate()
-            .filter(|(number, _)| shapes[*number].map.is_some());
-        let mut streams = known
-            .filter(|(_, kind)| kind.present)
-            .flat_map(|(_, kind)| kind.cursors());
+            .filter(|kind| kind.present && kind.is_read);
+        let mut streams = read.flat_map(KindDecoder::cursors);
         let all_read =
             streams.all(|cursor| cursor.is_done()) && self.order.is_done() && self.times.is_done();
         if all_read {
@@ -321,6 +340,7 @@ impl Decoder {
 
     /// Reads the directory and places all cursors.
     fn read_directory(&mut self, raw: &[u8], records: u32, shapes: &Shapes) -> Result<(), Refusal> {
+        self.block = self.block.wrapping_add(1);
         self.kinds.iter_mut().for_each(|kind| kind.present = false);
         let mut at = Cursor::default();
         let sections = at.number::<4>(raw)?;
@@ -382,7 +402,8 @@ impl Decoder {
         for &number in in_order {
             let kind = &mut self.kinds[number as usize];
             kind.cursors().for_each(&mut place);
-            if shapes[number as usize].map.is_some() {
+            kind.is_read = shapes[number as usize].map.is_some() || kind.address.is_some();
+            if kind.is_read {
                 kind.reset();
             }
         }

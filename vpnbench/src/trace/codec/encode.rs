@@ -4,8 +4,8 @@ use vpnbench_common::catalog::{KINDS, KindRow};
 
 use super::super::varint;
 use super::{
-    ADDRESS_LITERAL, ADDRESS_PREDICTED, AddressBook, MASK_LITERAL, MASK_TOKENS, MASK_WORDS,
-    NO_ADDRESS, SLOTS, TIME_WORDS, mask_token,
+    ADDRESS_LITERAL, ADDRESS_PREDICTED, AddressBook, Context, MASK_LITERAL, MASK_TOKENS,
+    MASK_WORDS, NO_ADDRESS, SLOTS, TIME_WORDS, mask_token,
 };
 
 /// Fields that stay the same in a flow, a socket or a thread: they choose the context. At most
@@ -117,7 +117,7 @@ struct KindEncoder {
     address: Option<usize>,
     count: u32,
     rows: Vec<u32>,
-    previous: Vec<u16>,
+    contexts: Vec<Context>,
     slots: Stream,
     masks: Vec<Masks>,
     columns: Vec<Stream>,
@@ -157,7 +157,7 @@ impl KindEncoder {
             address: place("skb"),
             count: 0,
             rows: Vec::new(),
-            previous: vec![0; SLOTS],
+            contexts: vec![Context::default(); SLOTS],
             slots: Stream::default(),
             masks,
             columns: (0..body).map(|_| Stream::default()).collect(),
@@ -166,9 +166,9 @@ impl KindEncoder {
 
     fn reset(&mut self) {
         self.count = 0;
-        self.rows.clear();
-        self.rows.resize(SLOTS * self.words, 0);
-        self.previous.fill(0);
+        if self.rows.is_empty() {
+            self.rows = vec![0; SLOTS * self.words];
+        }
         self.slots.length = 0;
         for masks in &mut self.masks {
             masks.table.fill(0);
@@ -189,7 +189,7 @@ impl KindEncoder {
     }
 
     #[inline]
-    fn push(&mut self, record: &[u32], addresses: &mut Addresses) {
+    fn push(&mut self, record: &[u32], block: u32, addresses: &mut Addresses) {
         if self.count == 0 {
             self.reset();
         }
@@ -197,9 +197,13 @@ impl KindEncoder {
         let slot = self.slot(record);
         self.slots.byte(slot as u8);
         let row = &mut self.rows[slot * self.words..(slot + 1) * self.words];
+        let context = &mut self.contexts[slot];
+        if context.enter(block) {
+            row.fill(0);
+        }
         if let Some(word) = self.address {
             let address = u64::from(record[word]) | u64::from(record[word + 1]) << 32;
-            addresses.push(&mut self.previous[slot], address);
+            addresses.push(&mut context.previous, address);
             row[word] = record[word];
             row[word + 1] = record[word + 1];
         }
@@ -261,6 +265,8 @@ fn store_changes(mut changed: u32, record: &[u32], row: &[u32], columns: &mut [S
 pub(in super::super) struct Encoder {
     kinds: Vec<KindEncoder>,
     by_number: [u8; 256],
+    /// Number of the block, for [`Context`].
+    block: u32,
     order: Stream,
     times: Stream,
     addresses: Addresses,
@@ -275,6 +281,7 @@ impl Encoder {
         Encoder {
             kinds: KINDS.iter().map(KindEncoder::new).collect(),
             by_number,
+            block: 0,
             order: Stream::default(),
             times: Stream::default(),
             addresses: Addresses {
@@ -302,7 +309,11 @@ impl Encoder {
                 .varint(varint::zigzag64(time.wrapping_sub(time_before)));
             time_before = time;
             (first, last) = (first.min(time), last.max(time));
-            kind.push(bytemuck::cast_slice(record), &mut self.addresses);
+            kind.push(
+                bytemuck::cast_slice(record),
+                self.block,
+                &mut self.addresses,
+            );
             rest = behind;
         }
         self.assemble(out);
@@ -310,6 +321,7 @@ impl Encoder {
     }
 
     fn begin(&mut self) {
+        self.block = self.block.wrapping_add(1);
         self.kinds.iter_mut().for_each(|kind| kind.count = 0);
         self.addresses.book.reset();
         for stream in [

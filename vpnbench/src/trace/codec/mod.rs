@@ -40,6 +40,28 @@ const fn mask_token(mask: u32) -> usize {
     ((mask.wrapping_mul(0x9e37_79b1) >> 16) as usize * MASK_TOKENS) >> 16
 }
 
+/// What is known about a context beside its row.
+#[derive(Clone, Copy, Default)]
+struct Context {
+    /// Block for which the row is valid; in any other block it counts as zeros. This saves
+    /// clearing all rows for each block.
+    block: u32,
+    /// Entry of the address before.
+    previous: u16,
+}
+
+impl Context {
+    /// Begins anew if this is another block; then the row is to be cleared.
+    #[inline]
+    fn enter(&mut self, block: u32) -> bool {
+        let is_new = self.block != block;
+        if is_new {
+            *self = Context { block, previous: 0 };
+        }
+        is_new
+    }
+}
+
 /// Recently seen skb addresses, and which one came after which. The kernel takes skbs from a
 /// small set over and over, and queues hand on packets in order: when the same skbs pass the
 /// next tap, each address is predicted by the one before it.
