@@ -335,7 +335,11 @@ mod tests {
         let names: BTreeSet<&str> = PROBES.iter().map(|row| row.name).collect();
         assert_eq!(numbers.len(), PROBES.len());
         assert_eq!(names.len(), PROBES.len());
-        assert!(numbers.iter().all(|number| (1..PROBE_SLOTS as u8).contains(number)));
+        assert!(
+            numbers
+                .iter()
+                .all(|number| (1..PROBE_SLOTS as u8).contains(number))
+        );
         let kinds: BTreeSet<u8> = KINDS.iter().map(|row| row.kind as u8).collect();
         assert_eq!(kinds.len(), KINDS.len());
     }
@@ -343,7 +347,11 @@ mod tests {
     #[test]
     fn every_kind_is_emitted_by_some_probe() {
         for kind in KINDS {
-            assert!(PROBES.iter().any(|probe| probe.kinds.contains(&kind.kind)), "{}", kind.name);
+            assert!(
+                PROBES.iter().any(|probe| probe.kinds.contains(&kind.kind)),
+                "{}",
+                kind.name
+            );
         }
     }
 

@@ -255,7 +255,9 @@ const _: () = assert!(DEVICE_SLOTS == 1 << 12);
 
 /// Key of the `INTERFACES` map, for packets that no longer point to their device.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable,
+)]
 pub struct InterfaceKey {
     /// Inode number of the network namespace.
     pub netns: u32,
@@ -265,7 +267,9 @@ pub struct InterfaceKey {
 
 /// Key of the `PORTS` map: a local port of an outer socket.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable,
+)]
 pub struct PortKey {
     /// Inode number of the network namespace.
     pub netns: u32,

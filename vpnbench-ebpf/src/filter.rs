@@ -109,6 +109,10 @@ pub fn watch_process(tgid: u32, role: u32) -> bool {
 #[inline(always)]
 pub fn port(netns: u32, port: u16, ip_proto: u8) -> bool {
     PORTS
-        .get_ptr(&PortKey { netns, port, ip_proto: u16::from(ip_proto) })
+        .get_ptr(&PortKey {
+            netns,
+            port,
+            ip_proto: u16::from(ip_proto),
+        })
         .is_some()
 }

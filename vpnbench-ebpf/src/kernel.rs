@@ -71,7 +71,13 @@ pub fn load<T: Scalar>(base: Pointer, offset: u32) -> T {
     }
     // SAFETY: the verifier checks base, offset and size against the kernel's BTF, and faults
     // (a null or stale pointer) read as 0.
-    unsafe { read_volatile(base.cast::<u8>().add((offset & 0xffff) as usize).cast::<T>()) }
+    unsafe {
+        read_volatile(
+            base.cast::<u8>()
+                .add((offset & 0xffff) as usize)
+                .cast::<T>(),
+        )
+    }
 }
 
 /// See [`bits!`].

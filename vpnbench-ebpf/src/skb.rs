@@ -69,7 +69,11 @@ pub fn place(skb: Pointer, direction: Direction, l2_len: u32) -> Place {
     match direction {
         Direction::Transmit => {
             let network = head + u64::from(field!(skb, skb_network_header as u16));
-            l3 = if network >= data && network < tail { network } else { data + u64::from(l2_len) };
+            l3 = if network >= data && network < tail {
+                network
+            } else {
+                data + u64::from(l2_len)
+            };
             l2 = (l3 - data) as u32;
         }
         Direction::Receive => {
@@ -104,7 +108,11 @@ pub fn place(skb: Pointer, direction: Direction, l2_len: u32) -> Place {
 /// `network_header` is already behind it.
 #[inline(always)]
 fn in_band_vlan(place: &mut Place, direction: Direction) {
-    let at = if direction == Direction::Receive { place.l3 } else { place.l3 - 4 };
+    let at = if direction == Direction::Receive {
+        place.l3
+    } else {
+        place.l3 - 4
+    };
     let mut tag = MaybeUninit::<[u16; 2]>::uninit();
     if !copy(&mut tag, at) {
         return;
@@ -201,7 +209,10 @@ fn long(at: *const u8, offset: usize) -> u64 {
 /// Parses network and transport header.
 #[inline(always)]
 pub fn parse(place: &Place, gso: bool) -> Parsed {
-    let mut parsed = Parsed { flags: place.flags, ..Parsed::default() };
+    let mut parsed = Parsed {
+        flags: place.flags,
+        ..Parsed::default()
+    };
     if place.ethertype != ETH_P_IP && place.ethertype != ETH_P_IPV6 {
         return parsed;
     }
@@ -212,14 +223,26 @@ pub fn parse(place: &Place, gso: bool) -> Parsed {
     }
     let at: *mut u8 = headers.as_mut_ptr().cast();
     let ipv4 = place.ethertype == ETH_P_IP;
-    let l4 = if ipv4 { ipv4_header(&mut parsed, place, at) } else { ipv6_header(&mut parsed, place, at) };
+    let l4 = if ipv4 {
+        ipv4_header(&mut parsed, place, at)
+    } else {
+        ipv6_header(&mut parsed, place, at)
+    };
     if l4.is_null() {
         parsed.flags |= flags::TRUNCATED;
         return parsed;
     }
-    let claimed = if ipv4 { u32::from(half(at, 2)) } else { u32::from(half(at, 4)) + 40 };
+    let claimed = if ipv4 {
+        u32::from(half(at, 2))
+    } else {
+        u32::from(half(at, 4)) + 40
+    };
     // A super-packet's length field is stale or 0 (BIG TCP); a short frame is padded.
-    let l3_len = if gso || claimed < parsed.l4_offset || claimed > place.l3_len { place.l3_len } else { claimed };
+    let l3_len = if gso || claimed < parsed.l4_offset || claimed > place.l3_len {
+        place.l3_len
+    } else {
+        claimed
+    };
     let after = l3_len.saturating_sub(parsed.l4_offset);
     if parsed.frag & 0x1fff != 0 {
         parsed.payload_len = after;

@@ -23,7 +23,11 @@ pub struct Endpoints {
 /// The namespace of a socket.
 #[inline(always)]
 pub fn netns(sk: Pointer) -> u32 {
-    if sk.is_null() { 0 } else { crate::filter::inum(field!(sk, sk_net as Pointer)) }
+    if sk.is_null() {
+        0
+    } else {
+        crate::filter::inum(field!(sk, sk_net as Pointer))
+    }
 }
 
 /// The local port of a socket.
@@ -66,7 +70,10 @@ pub fn pair(base: Pointer, offset: u32) -> [u64; 2] {
     let b: u32 = load(base, offset + 4);
     let c: u32 = load(base, offset + 8);
     let d: u32 = load(base, offset + 12);
-    [u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32]
+    [
+        u64::from(a) | u64::from(b) << 32,
+        u64::from(c) | u64::from(d) << 32,
+    ]
 }
 
 /// The `struct tcp_sock` of a socket, null if it is none.

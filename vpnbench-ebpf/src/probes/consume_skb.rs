@@ -17,8 +17,14 @@ use crate::{emit, field, filter, setting};
 #[btf_tracepoint(function = "consume_skb")]
 fn consume_skb(ctx: BtfTracePointContext) -> i32 {
     let skb: Pointer = ctx.arg(0);
-    let location: u64 = if setting!(consume_skb_params) > 1 { ctx.arg(1) } else { 0 };
-    let Some(device) = filter::device(field!(skb, skb_dev as Pointer)) else { return 0 };
+    let location: u64 = if setting!(consume_skb_params) > 1 {
+        ctx.arg(1)
+    } else {
+        0
+    };
+    let Some(device) = filter::device(field!(skb, skb_dev as Pointer)) else {
+        return 0;
+    };
     // A packet that came in from this device is on its way up the stack.
     if device.role != role::TUNNEL || field!(skb, skb_iif as u32) == device.ifindex {
         return 0;

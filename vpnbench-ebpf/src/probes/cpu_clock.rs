@@ -18,7 +18,9 @@ fn cpu_clock(ctx: PerfEventContext) -> u32 {
         return 0;
     }
     let cpu = emit::cpu();
-    let Some(mut entry) = emit::reserve::<Sample>(ProbeId::CpuClock, cpu) else { return 0 };
+    let Some(mut entry) = emit::reserve::<Sample>(ProbeId::CpuClock, cpu) else {
+        return 0;
+    };
     // SAFETY: the record is reserved for us and every field is written below.
     let to = unsafe { &mut *entry.as_mut_ptr() };
     to.header = emit::header::<Sample>(ProbeId::CpuClock, cpu);

@@ -19,7 +19,11 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let tp = sock::tcp(sk);
-    let bytes_acked = if tp.is_null() { 0 } else { field!(tp, tcp_bytes_acked as u64) };
+    let bytes_acked = if tp.is_null() {
+        0
+    } else {
+        field!(tp, tcp_bytes_acked as u64)
+    };
     emit::emit(ProbeId::InetSockSetState, |header| SockState {
         header,
         sk: sk as u64,

@@ -26,6 +26,12 @@ fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
             field!(cqe, cqe_flags as u32),
         )
     };
-    emit::emit(ProbeId::IoUringComplete, |header| IoUring { header, ring, user_data, res, flags });
+    emit::emit(ProbeId::IoUringComplete, |header| IoUring {
+        header,
+        ring,
+        user_data,
+        res,
+        flags,
+    });
     0
 }

@@ -15,13 +15,22 @@ use crate::{emit, field, filter, setting};
 #[btf_tracepoint(function = "kfree_skb")]
 fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     let skb: Pointer = ctx.arg(0);
-    let rx_sk: Pointer = if setting!(kfree_skb_params) > 3 { ctx.arg(3) } else { core::ptr::null() };
+    let rx_sk: Pointer = if setting!(kfree_skb_params) > 3 {
+        ctx.arg(3)
+    } else {
+        core::ptr::null()
+    };
     let owner = field!(skb, skb_sk as Pointer);
     let sk = if rx_sk.is_null() { owner } else { rx_sk };
     let iif = field!(skb, skb_iif as u32);
     // Behind the device layer `dev` is cleared or reused, but the arrival index stays.
-    let found = filter::device(field!(skb, skb_dev as Pointer))
-        .or_else(|| if sk.is_null() { None } else { filter::interface(sock::netns(sk), iif) });
+    let found = filter::device(field!(skb, skb_dev as Pointer)).or_else(|| {
+        if sk.is_null() {
+            None
+        } else {
+            filter::interface(sock::netns(sk), iif)
+        }
+    });
     if let Some(device) = found {
         record(&ctx, skb, sk, device, iif);
     }
@@ -31,14 +40,19 @@ fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn record(ctx: &BtfTracePointContext, skb: Pointer, sk: Pointer, device: &Device, iif: u32) {
     let received = iif != 0 && iif == device.ifindex;
-    let direction = if received { Direction::Receive } else { Direction::Transmit };
+    let direction = if received {
+        Direction::Receive
+    } else {
+        Direction::Transmit
+    };
     let mut place = place(skb, direction, device.l2_len);
     if received {
         network_header(skb, &mut place);
     }
     let gso = segmentation(skb);
     let parsed = parse(&place, gso.size != 0);
-    if device.role == role::OUTER && device.port_filter != 0 && !belongs(device, &parsed, direction) {
+    if device.role == role::OUTER && device.port_filter != 0 && !belongs(device, &parsed, direction)
+    {
         return;
     }
     let location: u64 = ctx.arg(1);

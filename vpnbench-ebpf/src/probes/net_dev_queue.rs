@@ -13,7 +13,10 @@ use crate::skb::Direction;
 fn net_dev_queue(ctx: BtfTracePointContext) -> i32 {
     let skb: Pointer = ctx.arg(0);
     let dev = field!(skb, skb_dev as Pointer);
-    let taps = Taps { tunnel: Tap::TunQueue, outer: Tap::OuterQueue };
+    let taps = Taps {
+        tunnel: Tap::TunQueue,
+        outer: Tap::OuterQueue,
+    };
     observe(ProbeId::NetDevQueue, skb, dev, Direction::Transmit, taps);
     0
 }

@@ -10,7 +10,16 @@ use crate::skb::Direction;
 
 #[btf_tracepoint(function = "net_dev_start_xmit")]
 fn net_dev_start_xmit(ctx: BtfTracePointContext) -> i32 {
-    let taps = Taps { tunnel: Tap::TunTx, outer: Tap::OuterTx };
-    observe(ProbeId::NetDevStartXmit, ctx.arg(0), ctx.arg::<Pointer>(1), Direction::Transmit, taps);
+    let taps = Taps {
+        tunnel: Tap::TunTx,
+        outer: Tap::OuterTx,
+    };
+    observe(
+        ProbeId::NetDevStartXmit,
+        ctx.arg(0),
+        ctx.arg::<Pointer>(1),
+        Direction::Transmit,
+        taps,
+    );
     0
 }

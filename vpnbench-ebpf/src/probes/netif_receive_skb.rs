@@ -13,7 +13,10 @@ use crate::skb::Direction;
 fn netif_receive_skb(ctx: BtfTracePointContext) -> i32 {
     let skb: Pointer = ctx.arg(0);
     let dev = field!(skb, skb_dev as Pointer);
-    let taps = Taps { tunnel: Tap::TunWrite, outer: Tap::OuterRx };
+    let taps = Taps {
+        tunnel: Tap::TunWrite,
+        outer: Tap::OuterRx,
+    };
     observe(ProbeId::NetifReceiveSkb, skb, dev, Direction::Receive, taps);
     0
 }

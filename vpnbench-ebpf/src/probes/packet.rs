@@ -20,8 +20,14 @@ pub struct Taps {
 /// Records `skb` on `dev` if the device is watched and the packet passes the port filter.
 #[inline(always)]
 pub fn observe(probe: ProbeId, skb: Pointer, dev: Pointer, direction: Direction, taps: Taps) {
-    let Some(device) = filter::device(dev) else { return };
-    let tap = if device.role == role::TUNNEL { taps.tunnel } else { taps.outer };
+    let Some(device) = filter::device(dev) else {
+        return;
+    };
+    let tap = if device.role == role::TUNNEL {
+        taps.tunnel
+    } else {
+        taps.outer
+    };
     let place = place(skb, direction, device.l2_len);
     let gso = segmentation(skb);
     let parsed = parse(&place, gso.size != 0);
@@ -35,7 +41,10 @@ pub fn observe(probe: ProbeId, skb: Pointer, dev: Pointer, direction: Direction,
         return;
     };
     let header = emit::header::<Packet>(probe, cpu);
-    emit::submit(entry, record(header, skb, device, tap, &place, gso, &parsed));
+    emit::submit(
+        entry,
+        record(header, skb, device, tap, &place, gso, &parsed),
+    );
     if setting!(keep_payload) != 0 && parsed.payload_len != 0 {
         keep_payload(probe, header, skb, tap, &place, &parsed);
     }
@@ -48,7 +57,11 @@ pub fn belongs(device: &Device, parsed: &Parsed, direction: Direction) -> bool {
     if parsed.frag & 0x1fff != 0 {
         return true;
     }
-    let local = if direction == Direction::Transmit { parsed.sport } else { parsed.dport };
+    let local = if direction == Direction::Transmit {
+        parsed.sport
+    } else {
+        parsed.dport
+    };
     filter::port(device.netns, local, parsed.ip_proto)
 }
 
@@ -62,7 +75,11 @@ fn record(
     gso: Segmentation,
     parsed: &Parsed,
 ) -> Packet {
-    let clone = if cloned(skb) { vpnbench_common::event::packet_flags::CLONED } else { 0 };
+    let clone = if cloned(skb) {
+        vpnbench_common::event::packet_flags::CLONED
+    } else {
+        0
+    };
     Packet {
         header,
         skb: skb as u64,
@@ -102,7 +119,14 @@ fn record(
 
 /// Copies the first payload bytes that are in the linear area. Only with `--keep-payload`.
 #[inline(always)]
-fn keep_payload(probe: ProbeId, header: Header, skb: Pointer, tap: Tap, place: &Place, parsed: &Parsed) {
+fn keep_payload(
+    probe: ProbeId,
+    header: Header,
+    skb: Pointer,
+    tap: Tap,
+    place: &Place,
+    parsed: &Parsed,
+) {
     let start = parsed.l4_offset + u32::from(parsed.l4_len);
     let linear = place.available.saturating_sub(start);
     let mut len = setting!(keep_payload);
@@ -115,11 +139,16 @@ fn keep_payload(probe: ProbeId, header: Header, skb: Pointer, tap: Tap, place: &
     if len == 0 || len > PAYLOAD_MAX as u32 {
         return;
     }
-    let Some(mut entry) = emit::reserve::<Payload>(probe, u32::from(header.cpu)) else { return };
+    let Some(mut entry) = emit::reserve::<Payload>(probe, u32::from(header.cpu)) else {
+        return;
+    };
     let to = entry.as_mut_ptr();
     // SAFETY: the record is reserved for us; `len` is bounded by its size above.
     unsafe {
-        (*to).header = Header { kind: vpnbench_common::catalog::Kind::Payload as u8, ..header };
+        (*to).header = Header {
+            kind: vpnbench_common::catalog::Kind::Payload as u8,
+            ..header
+        };
         (*to).skb = skb as u64;
         (*to).tap = u32::from(tap as u8);
         (*to).len = len;

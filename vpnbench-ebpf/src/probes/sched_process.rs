@@ -39,9 +39,19 @@ fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     }
     let child_tgid = field!(child, task_tgid as u32);
     if child_tgid != tgid && !filter::watch_process(child_tgid, role) {
-        warn!(&ctx, "process table full: process {} is not watched", child_tgid);
+        warn!(
+            &ctx,
+            "process table full: process {} is not watched", child_tgid
+        );
     }
-    task(ProbeId::SchedProcessFork, task_what::FORK, child, tgid, child_tgid, role);
+    task(
+        ProbeId::SchedProcessFork,
+        task_what::FORK,
+        child,
+        tgid,
+        child_tgid,
+        role,
+    );
     0
 }
 
@@ -51,7 +61,14 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let tgid = field!(subject, task_tgid as u32);
     let role = filter::role_of(tgid);
     if role != process::NONE {
-        task(ProbeId::SchedProcessExec, task_what::EXEC, subject, tgid, 0, role);
+        task(
+            ProbeId::SchedProcessExec,
+            task_what::EXEC,
+            subject,
+            tgid,
+            0,
+            role,
+        );
     }
     0
 }
@@ -62,7 +79,14 @@ fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let role = filter::role_of(tgid);
     if role != process::NONE {
-        task(ProbeId::SchedProcessExit, task_what::EXIT, subject, tgid, 0, role);
+        task(
+            ProbeId::SchedProcessExit,
+            task_what::EXIT,
+            subject,
+            tgid,
+            0,
+            role,
+        );
     }
     0
 }

@@ -57,5 +57,9 @@ fn running_syscall(task: Pointer) -> i32 {
         return -1;
     }
     let nr = field!(regs, regs_nr as u64) as i64;
-    if (0..1024).contains(&nr) { nr as i32 } else { -1 }
+    if (0..1024).contains(&nr) {
+        nr as i32
+    } else {
+        -1
+    }
 }

@@ -37,7 +37,9 @@ fn softirq_entry(_ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "softirq_exit")]
 fn softirq_exit(ctx: BtfTracePointContext) -> i32 {
     let vector: u32 = ctx.arg(0);
-    let Some(slot) = SOFTIRQ_START.get_ptr_mut(0) else { return 0 };
+    let Some(slot) = SOFTIRQ_START.get_ptr_mut(0) else {
+        return 0;
+    };
     // SAFETY: a per-CPU slot.
     let start = unsafe { core::mem::replace(&mut *slot, 0) };
     if start == 0 {
@@ -51,7 +53,13 @@ fn softirq_exit(ctx: BtfTracePointContext) -> i32 {
     }
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     if filter::process(tgid) {
-        emit::emit(ProbeId::SoftirqExit, |header| Softirq { header, tgid, vector, duration_ns, reserved: 0 });
+        emit::emit(ProbeId::SoftirqExit, |header| Softirq {
+            header,
+            tgid,
+            vector,
+            duration_ns,
+            reserved: 0,
+        });
     }
     0
 }

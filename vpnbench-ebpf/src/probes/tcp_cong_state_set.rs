@@ -20,7 +20,9 @@ fn tcp_cong_state_set(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let cpu = emit::cpu();
-    let Some(mut entry) = emit::reserve::<CongState>(ProbeId::TcpCongStateSet, cpu) else { return 0 };
+    let Some(mut entry) = emit::reserve::<CongState>(ProbeId::TcpCongStateSet, cpu) else {
+        return 0;
+    };
     // SAFETY: the record is reserved for us and every field is written below.
     let to = unsafe { &mut *entry.as_mut_ptr() };
     to.header = emit::header::<CongState>(ProbeId::TcpCongStateSet, cpu);

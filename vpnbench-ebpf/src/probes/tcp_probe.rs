@@ -18,7 +18,9 @@ fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     let skb: Pointer = ctx.arg(1);
     let netns = sock::netns(sk);
     let iif = field!(skb, skb_iif as u32);
-    let Some(device) = filter::interface(netns, iif) else { return 0 };
+    let Some(device) = filter::interface(netns, iif) else {
+        return 0;
+    };
     if device.role == role::OUTER
         && device.port_filter != 0
         && !filter::port(netns, sock::local_port(sk), 6)
@@ -30,7 +32,9 @@ fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let cpu = emit::cpu();
-    let Some(mut entry) = emit::reserve::<TcpProbe>(ProbeId::TcpProbe, cpu) else { return 0 };
+    let Some(mut entry) = emit::reserve::<TcpProbe>(ProbeId::TcpProbe, cpu) else {
+        return 0;
+    };
     // SAFETY: the record is reserved for us and every field is written below.
     let to = unsafe { &mut *entry.as_mut_ptr() };
     to.header = emit::header::<TcpProbe>(ProbeId::TcpProbe, cpu);

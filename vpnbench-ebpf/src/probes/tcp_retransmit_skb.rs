@@ -14,7 +14,11 @@ use crate::{emit, field, filter, setting, write_tcp_state};
 fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     let sk: Pointer = ctx.arg(0);
     let skb: Pointer = ctx.arg(1);
-    let error: i32 = if setting!(retransmit_params) > 2 { ctx.arg(2) } else { 0 };
+    let error: i32 = if setting!(retransmit_params) > 2 {
+        ctx.arg(2)
+    } else {
+        0
+    };
     if !filter::namespace(sock::netns(sk)) {
         return 0;
     }
@@ -23,7 +27,9 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let cpu = emit::cpu();
-    let Some(mut entry) = emit::reserve::<Retransmit>(ProbeId::TcpRetransmitSkb, cpu) else { return 0 };
+    let Some(mut entry) = emit::reserve::<Retransmit>(ProbeId::TcpRetransmitSkb, cpu) else {
+        return 0;
+    };
     // SAFETY: the record is reserved for us and every field is written below.
     let to = unsafe { &mut *entry.as_mut_ptr() };
     to.header = emit::header::<Retransmit>(ProbeId::TcpRetransmitSkb, cpu);

@@ -32,7 +32,11 @@ fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
             [u64::from(field!(request, req_daddr as u32)), 0],
         )
     };
-    let timeouts = if setting!(offsets.req_num_timeout) == MISSING { 255 } else { bits!(request, req_num_timeout) };
+    let timeouts = if setting!(offsets.req_num_timeout) == MISSING {
+        255
+    } else {
+        bits!(request, req_num_timeout)
+    };
     emit::emit(ProbeId::TcpRetransmitSynack, |header| SynAckRetransmit {
         header,
         sk: sk as u64,

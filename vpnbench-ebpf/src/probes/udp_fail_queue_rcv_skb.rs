@@ -13,7 +13,11 @@ use crate::{emit, field, filter, setting};
 fn udp_fail_queue_rcv_skb(ctx: BtfTracePointContext) -> i32 {
     let error: i32 = ctx.arg(0);
     let sk: Pointer = ctx.arg(1);
-    let skb: Pointer = if setting!(udp_fail_params) > 2 { ctx.arg(2) } else { core::ptr::null() };
+    let skb: Pointer = if setting!(udp_fail_params) > 2 {
+        ctx.arg(2)
+    } else {
+        core::ptr::null()
+    };
     let ends = endpoints(sk);
     if !filter::namespace(ends.netns) {
         return 0;
@@ -29,7 +33,11 @@ fn udp_fail_queue_rcv_skb(ctx: BtfTracePointContext) -> i32 {
         ip_version: ends.ip_version,
         ip_proto: field!(sk, sk_protocol as u16) as u8,
         reserved: 0,
-        len: if skb.is_null() { 0 } else { field!(skb, skb_len as u32) },
+        len: if skb.is_null() {
+            0
+        } else {
+            field!(skb, skb_len as u32)
+        },
         rcvbuf: field!(sk, sk_rcvbuf as u32),
         rmem: field!(sk, sk_rmem_alloc as u32),
         reserved2: 0,

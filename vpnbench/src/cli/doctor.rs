@@ -15,7 +15,10 @@ pub(super) fn examine() -> DoctorReport {
         Ok(statuses) => (statuses, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
-    let probes = PROBES.iter().map(|row| probe(row, &statuses, refusal.as_deref())).collect();
+    let probes = PROBES
+        .iter()
+        .map(|row| probe(row, &statuses, refusal.as_deref()))
+        .collect();
     let mut report = DoctorReport {
         schema: SCHEMA.to_owned(),
         kernel: format!("{} {}", host.kernel_release, host.machine),
@@ -49,7 +52,9 @@ fn check(condition: Condition) -> Check {
 }
 
 fn attached(row: &Probe, statuses: &[ProbeStatus]) -> bool {
-    statuses.iter().any(|status| status.id == row.id as u8 && status.attached)
+    statuses
+        .iter()
+        .any(|status| status.id == row.id as u8 && status.attached)
 }
 
 fn probe(row: &Probe, statuses: &[ProbeStatus], refusal: Option<&str>) -> DoctorProbe {
@@ -59,7 +64,9 @@ fn probe(row: &Probe, statuses: &[ProbeStatus], refusal: Option<&str>) -> Doctor
         .and_then(|id| PROBES.iter().find(|other| other.id == id))
         .filter(|other| attached(other, statuses));
     // A first-tier row that a second-tier one makes unnecessary is not missing.
-    let covered = PROBES.iter().any(|other| other.fallback == Some(row.id) && attached(other, statuses));
+    let covered = PROBES
+        .iter()
+        .any(|other| other.fallback == Some(row.id) && attached(other, statuses));
     let state = if attached(row, statuses) || covered {
         ProbeState::Attachable
     } else if stand_in.is_some() {
@@ -67,12 +74,16 @@ fn probe(row: &Probe, statuses: &[ProbeStatus], refusal: Option<&str>) -> Doctor
     } else {
         ProbeState::Missing
     };
-    let why = status.and_then(|status| status.reason.as_deref()).or(refusal);
+    let why = status
+        .and_then(|status| status.reason.as_deref())
+        .or(refusal);
     let reason = match (state, stand_in) {
         (ProbeState::Attachable, _) => None,
-        (_, Some(other)) => {
-            Some(format!("{} stands in ({})", other.name, first_line(why.unwrap_or("not accepted"))))
-        }
+        (_, Some(other)) => Some(format!(
+            "{} stands in ({})",
+            other.name,
+            first_line(why.unwrap_or("not accepted"))
+        )),
         (_, None) => why.map(first_line),
     };
     DoctorProbe {
@@ -92,7 +103,10 @@ fn probe(row: &Probe, statuses: &[ProbeStatus], refusal: Option<&str>) -> Doctor
 
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    line.trim_end_matches(": ").trim_end_matches(" Verifier output:").trim_end_matches('.').to_owned()
+    line.trim_end_matches(": ")
+        .trim_end_matches(" Verifier output:")
+        .trim_end_matches('.')
+        .to_owned()
 }
 
 fn remedy(row: &Probe, state: ProbeState) -> Option<String> {
@@ -100,7 +114,9 @@ fn remedy(row: &Probe, state: ProbeState) -> Option<String> {
         return None;
     }
     Some(match row.attach {
-        Attach::Fentry(_) => "a kernel with CONFIG_FUNCTION_TRACER and CONFIG_DYNAMIC_FTRACE accepts it".to_owned(),
+        Attach::Fentry(_) => {
+            "a kernel with CONFIG_FUNCTION_TRACER and CONFIG_DYNAMIC_FTRACE accepts it".to_owned()
+        }
         Attach::TpBtf(_) => format!("a kernel from {} on has it", row.since),
         Attach::CpuClock => "needs CAP_PERFMON or kernel.perf_event_paranoid below 1".to_owned(),
     })

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,7 +17,7 @@ use super::{ExitStatus, Failure};
 use crate::lab::{self, Bench, LabError, LabOptions, Vpn};
 use crate::probe::discover::Selector;
 use crate::probe::netns::NetnsSpec;
-use crate::record::{self, Request};
+use crate::record::{self, Outcome, Request};
 
 /// Ring buffer of a lab run: both ends are recorded.
 const BUFFER_BYTES: u64 = 64 << 20;
@@ -109,8 +110,10 @@ fn run_one(args: LabRun, output: &mut Output) -> Result<ExitStatus, Failure> {
         progress: false,
         second_interrupt_ends: false,
     };
-    let client = run.client().context("cannot prepare the benchmark's client")?;
-    let outcome = record::record(&request, Some(client), &mut say).map_err(failure)?;
+    let client = run
+        .client()
+        .context("cannot prepare the benchmark's client")?;
+    let outcome = record_apart(&request, client)?;
     let report = analyse(&trace)?;
     write_report(&report, args.report, &Destination::Stdout, output)?;
     if args.output.is_some() {
@@ -119,6 +122,19 @@ fn run_one(args: LabRun, output: &mut Output) -> Result<ExitStatus, Failure> {
     }
     run.finish().map_err(lab_failure)?;
     Ok(super::live::status(&outcome))
+}
+
+/// Records on a thread of its own: recording gives up privileges that taking the lab down needs,
+/// and capabilities belong to threads.
+fn record_apart(request: &Request, client: Command) -> Result<Outcome, Failure> {
+    let recorded = std::thread::scope(|scope| {
+        scope
+            .spawn(|| record::record(request, Some(client), &mut say))
+            .join()
+    });
+    recorded
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        .map_err(failure)
 }
 
 fn lab_failure(error: LabError) -> Failure {

@@ -35,7 +35,10 @@ pub(super) fn attach(args: AttachArgs, output: &mut Output) -> Result<ExitStatus
         .prefix("vpnbench-")
         .tempdir()
         .context("cannot create a temporary directory for the trace")?;
-    let trace = args.output.clone().unwrap_or_else(|| temporary.path().join("run.vbt"));
+    let trace = args
+        .output
+        .clone()
+        .unwrap_or_else(|| temporary.path().join("run.vbt"));
     let request = request(args.capture, trace.clone(), stdout_is_ours);
     let outcome = run(&request)?;
     let report = analyse(&trace)?;
@@ -51,7 +54,11 @@ pub(super) fn attach(args: AttachArgs, output: &mut Output) -> Result<ExitStatus
 pub(super) fn record(args: RecordArgs, _output: &mut Output) -> Result<ExitStatus, Failure> {
     let to_stdout = args.output == Path::new("-");
     let name = args.output.display().to_string();
-    let output = if to_stdout { PathBuf::from("/dev/stdout") } else { args.output };
+    let output = if to_stdout {
+        PathBuf::from("/dev/stdout")
+    } else {
+        args.output
+    };
     let request = request(args.capture, output, to_stdout);
     let outcome = run(&request)?;
     log::info!(

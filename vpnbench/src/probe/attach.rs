@@ -34,7 +34,9 @@ pub enum AttachError {
     #[error(transparent)]
     Fields(#[from] FieldError),
     /// The kernel refuses BPF to this user.
-    #[error("the kernel does not let this user load BPF programs ({what}); run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")]
+    #[error(
+        "the kernel does not let this user load BPF programs ({what}); run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+    )]
     NotPermitted {
         /// What was refused.
         what: String,
@@ -90,7 +92,11 @@ pub struct Options {
 /// The probes of the given groups.
 #[must_use]
 pub fn select(groups: &[Group]) -> BTreeSet<ProbeId> {
-    PROBES.iter().filter(|row| groups.contains(&row.group)).map(|row| row.id).collect()
+    PROBES
+        .iter()
+        .filter(|row| groups.contains(&row.group))
+        .map(|row| row.id)
+        .collect()
 }
 
 /// A loaded object. Programs are attached by [`Loaded::attach`].
@@ -146,7 +152,9 @@ pub fn load(options: &Options) -> Result<Loaded, AttachError> {
 /// Rings in use and bytes of each: powers of two, as the kernel demands.
 fn ring_layout(buffer_bytes: u64) -> (u32, u32) {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let rings = u32::try_from(cpus.next_power_of_two()).unwrap_or(MAX_RINGS).clamp(1, MAX_RINGS);
+    let rings = u32::try_from(cpus.next_power_of_two())
+        .unwrap_or(MAX_RINGS)
+        .clamp(1, MAX_RINGS);
     let each = (buffer_bytes / u64::from(rings)).clamp(1 << 16, 1 << 30);
     let power = 63 - each.leading_zeros();
     (rings, 1 << power)
@@ -220,7 +228,11 @@ impl Loaded {
     /// If the object lacks a map.
     pub fn rings(&mut self) -> Result<Vec<RingBuf<MapData>>, AttachError> {
         let names = ["RING0", "RING1", "RING2", "RING3"];
-        names.into_iter().take(self.rings as usize).map(|name| take(&mut self.ebpf, name)).collect()
+        names
+            .into_iter()
+            .take(self.rings as usize)
+            .map(|name| take(&mut self.ebpf, name))
+            .collect()
     }
 
     /// Verifies and attaches the wanted programs.
@@ -230,8 +242,9 @@ impl Loaded {
     pub fn attach(mut self) -> Result<Attached, AttachError> {
         let mut statuses: Vec<ProbeStatus> = Vec::new();
         // Second-tier rows first: where one attaches, its first-tier stand-in is not needed.
-        let (second, first): (Vec<_>, Vec<_>) =
-            PROBES.iter().partition(|row| matches!(row.attach, Attach::Fentry(_)));
+        let (second, first): (Vec<_>, Vec<_>) = PROBES
+            .iter()
+            .partition(|row| matches!(row.attach, Attach::Fentry(_)));
         let mut covered = BTreeSet::new();
         for row in second.into_iter().chain(first) {
             let outcome = self.attach_row(row, &covered);
@@ -241,7 +254,10 @@ impl Loaded {
             if let Err(reason) = &outcome
                 && REQUIRED.contains(&row.id)
             {
-                return Err(AttachError::Required { probe: row.name, reason: reason.clone() });
+                return Err(AttachError::Required {
+                    probe: row.name,
+                    reason: reason.clone(),
+                });
             }
             statuses.push(status(row, outcome));
         }
@@ -265,9 +281,15 @@ impl Loaded {
         if let Attach::TpBtf(name) = row.attach
             && self.params.get(name).copied().flatten().is_none()
         {
-            return Err(format!("this kernel has no tracepoint {name} (known since {})", row.since));
+            return Err(format!(
+                "this kernel has no tracepoint {name} (known since {})",
+                row.since
+            ));
         }
-        let program = self.ebpf.program_mut(row.name).ok_or("not in the BPF object")?;
+        let program = self
+            .ebpf
+            .program_mut(row.name)
+            .ok_or("not in the BPF object")?;
         attach_program(program, row, &self.btf).map_err(|error| chain(&error))
     }
 }
@@ -284,7 +306,9 @@ fn attach_program(program: &mut Program, row: &Probe, btf: &Btf) -> Result<(), P
         }
         (Attach::CpuClock, Program::PerfEvent(program)) => {
             program.load()?;
-            for cpu in aya::util::online_cpus().map_err(|(_, error)| ProgramError::IOError(error))? {
+            for cpu in
+                aya::util::online_cpus().map_err(|(_, error)| ProgramError::IOError(error))?
+            {
                 program.attach(
                     PerfEventConfig::Software(SoftwareEvent::CpuClock),
                     PerfEventScope::AllProcessesOneCpu { cpu },
@@ -318,9 +342,11 @@ where
     T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
 {
     let invalid = |source| AttachError::Map { name, source };
-    let map = ebpf
-        .take_map(name)
-        .ok_or_else(|| invalid(aya::maps::MapError::InvalidName { name: name.to_owned() }))?;
+    let map = ebpf.take_map(name).ok_or_else(|| {
+        invalid(aya::maps::MapError::InvalidName {
+            name: name.to_owned(),
+        })
+    })?;
     T::try_from(map).map_err(invalid)
 }
 
@@ -371,12 +397,14 @@ impl Attached {
         let mut all = BTreeMap::new();
         for (slot, cpus) in (0u32..).zip(self.unrecorded.iter()) {
             let Ok(cpus) = cpus else { continue };
-            let sum = cpus.iter().fold(Unrecorded::default(), |sum, one| Unrecorded {
-                filtered_units: sum.filtered_units + one.filtered_units,
-                filtered_bytes: sum.filtered_bytes + one.filtered_bytes,
-                lost_units: sum.lost_units + one.lost_units,
-                lost_bytes: sum.lost_bytes + one.lost_bytes,
-            });
+            let sum = cpus
+                .iter()
+                .fold(Unrecorded::default(), |sum, one| Unrecorded {
+                    filtered_units: sum.filtered_units + one.filtered_units,
+                    filtered_bytes: sum.filtered_bytes + one.filtered_bytes,
+                    lost_units: sum.lost_units + one.lost_units,
+                    lost_bytes: sum.lost_bytes + one.lost_bytes,
+                });
             if sum != Unrecorded::default() {
                 all.insert((slot / 16, (slot % 16) as u8), sum);
             }
@@ -389,7 +417,9 @@ impl Attached {
     pub fn softirq_s(&self) -> Vec<Vec<f64>> {
         let mut by_cpu: Vec<Vec<f64>> = Vec::new();
         for vector in 0..SOFTIRQ_VECTORS {
-            let Ok(cpus) = self.softirq.get(&(vector as u32), 0) else { continue };
+            let Ok(cpus) = self.softirq.get(&(vector as u32), 0) else {
+                continue;
+            };
             by_cpu.resize(cpus.len().max(by_cpu.len()), vec![0.0; SOFTIRQ_VECTORS]);
             for (row, ns) in by_cpu.iter_mut().zip(cpus.iter()) {
                 row[vector] = *ns as f64 / 1e9;
@@ -404,7 +434,13 @@ fn program_stats(program: &Program) -> Option<ProgramStats> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
     let value = |key: &str| {
         text.lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse().ok())
+            .find_map(|line| {
+                line.strip_prefix(key)?
+                    .strip_prefix(':')?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
             .unwrap_or(0)
     };
     Some(ProgramStats {

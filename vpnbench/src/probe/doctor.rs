@@ -32,9 +32,18 @@ pub struct NotPrivileged {
 /// What recording needs, each with the older capability that contains it.
 const NEEDED: [(Capability, &str); 4] = [
     (Capability::CAP_BPF, "load programs and create maps"),
-    (Capability::CAP_PERFMON, "attach to tracepoints and read kernel memory"),
-    (Capability::CAP_NET_ADMIN, "see devices of other namespaces and WireGuard peers"),
-    (Capability::CAP_SYS_PTRACE, "find the process that holds a tunnel device"),
+    (
+        Capability::CAP_PERFMON,
+        "attach to tracepoints and read kernel memory",
+    ),
+    (
+        Capability::CAP_NET_ADMIN,
+        "see devices of other namespaces and WireGuard peers",
+    ),
+    (
+        Capability::CAP_SYS_PTRACE,
+        "find the process that holds a tunnel device",
+    ),
 ];
 
 fn has(capability: Capability) -> bool {
@@ -54,7 +63,11 @@ pub fn may_record() -> Result<(), NotPrivileged> {
         .filter(|(capability, _)| !has(*capability))
         .map(|(capability, _)| capability.to_string())
         .collect();
-    if missing.is_empty() { Ok(()) } else { Err(NotPrivileged { missing }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(NotPrivileged { missing })
+    }
 }
 
 /// Everything apart from the probes themselves.
@@ -86,7 +99,9 @@ fn btf() -> Condition {
             Ok(bytes) => format!("{VMLINUX_BTF}, {} KiB", bytes / 1024),
             Err(error) => format!("{VMLINUX_BTF}: {error}"),
         },
-        remedy: Some("use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as all large distributions ship"),
+        remedy: Some(
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as all large distributions ship",
+        ),
     }
 }
 
@@ -102,14 +117,23 @@ fn namespaces() -> Condition {
 
 fn symbols() -> Condition {
     let visible = std::fs::read_to_string("/proc/kallsyms").is_ok_and(|text| {
-        text.lines().take(100).any(|line| !line.starts_with("0000000000000000"))
+        text.lines()
+            .take(100)
+            .any(|line| !line.starts_with("0000000000000000"))
     });
     Condition {
         name: "kernel symbols",
         ok: visible,
         required: false,
-        found: if visible { "/proc/kallsyms shows addresses" } else { "/proc/kallsyms hides addresses" }.to_owned(),
-        remedy: Some("run as root with kernel.kptr_restrict below 2; without it causes and places stay numbers"),
+        found: if visible {
+            "/proc/kallsyms shows addresses"
+        } else {
+            "/proc/kallsyms hides addresses"
+        }
+        .to_owned(),
+        remedy: Some(
+            "run as root with kernel.kptr_restrict below 2; without it causes and places stay numbers",
+        ),
     }
 }
 
@@ -121,7 +145,13 @@ fn lockdown() -> Condition {
         name: "kernel lockdown",
         ok: !confidential,
         required: true,
-        found: if text.is_empty() { "not reported".to_owned() } else { text.trim().to_owned() },
-        remedy: Some("boot with lockdown=integrity or none: confidentiality mode forbids reading kernel memory"),
+        found: if text.is_empty() {
+            "not reported".to_owned()
+        } else {
+            text.trim().to_owned()
+        },
+        remedy: Some(
+            "boot with lockdown=integrity or none: confidentiality mode forbids reading kernel memory",
+        ),
     }
 }

@@ -13,7 +13,9 @@ pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, thiserror::Error)]
 pub enum FieldError {
     /// No BTF at all.
-    #[error("cannot read the kernel's types from {path}: {source}; a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed")]
+    #[error(
+        "cannot read the kernel's types from {path}: {source}; a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed"
+    )]
     NoBtf {
         /// File that was read.
         path: String,
@@ -21,7 +23,9 @@ pub enum FieldError {
         source: btf_rs::Error,
     },
     /// A member without which no probe works.
-    #[error("this kernel's BTF has no {structure}.{path}, which vpnbench needs; please report the kernel version")]
+    #[error(
+        "this kernel's BTF has no {structure}.{path}, which vpnbench needs; please report the kernel version"
+    )]
     NoField {
         /// Kernel struct.
         structure: &'static str,
@@ -29,7 +33,9 @@ pub enum FieldError {
         path: &'static str,
     },
     /// A member lies where the programs cannot reach it.
-    #[error("{structure}.{path} lies at byte {offset} on this kernel, beyond the {limit} bytes vpnbench reads")]
+    #[error(
+        "{structure}.{path} lies at byte {offset} on this kernel, beyond the {limit} bytes vpnbench reads"
+    )]
     TooFar {
         /// Kernel struct.
         structure: &'static str,
@@ -68,8 +74,10 @@ impl KernelTypes {
     /// # Errors
     /// If the file is missing or is no BTF.
     pub fn from_file(path: &Path) -> Result<Self, FieldError> {
-        let btf = Btf::from_file(path)
-            .map_err(|source| FieldError::NoBtf { path: path.display().to_string(), source })?;
+        let btf = Btf::from_file(path).map_err(|source| FieldError::NoBtf {
+            path: path.display().to_string(),
+            source,
+        })?;
         Ok(Self { btf })
     }
 
@@ -83,11 +91,18 @@ impl KernelTypes {
             *slot = match self.member(spec).and_then(encode) {
                 Some(encoded) => encoded,
                 None if spec.required => {
-                    return Err(FieldError::NoField { structure: spec.structure, path: spec.path });
+                    return Err(FieldError::NoField {
+                        structure: spec.structure,
+                        path: spec.path,
+                    });
                 }
                 None => MISSING,
             };
-            let limit = if spec.structure == "skb_shared_info" { 28 } else { 0xffff };
+            let limit = if spec.structure == "skb_shared_info" {
+                28
+            } else {
+                0xffff
+            };
             if *slot != MISSING && *slot & 0xffff > limit {
                 return Err(FieldError::TooFar {
                     structure: spec.structure,
@@ -104,16 +119,27 @@ impl KernelTypes {
     #[must_use]
     pub fn missing(offsets: &Offsets) -> Vec<&'static FieldSpec> {
         let slots: &[u32] = bytemuck::cast_slice(std::slice::from_ref(offsets));
-        FIELDS.iter().zip(slots).filter(|(_, slot)| **slot == MISSING).map(|(spec, _)| spec).collect()
+        FIELDS
+            .iter()
+            .zip(slots)
+            .filter(|(_, slot)| **slot == MISSING)
+            .map(|(spec, _)| spec)
+            .collect()
     }
 
     fn member(&self, spec: &FieldSpec) -> Option<Place> {
         let mut current = self.structure(spec.structure)?;
-        let mut place = Place { bit_offset: 0, bit_size: 0 };
+        let mut place = Place {
+            bit_offset: 0,
+            bit_size: 0,
+        };
         let mut parts = spec.path.split('.').peekable();
         while let Some(part) = parts.next() {
             let (at, next) = self.find(&current, part)?;
-            place = Place { bit_offset: place.bit_offset + at.bit_offset, bit_size: at.bit_size };
+            place = Place {
+                bit_offset: place.bit_offset + at.bit_offset,
+                bit_size: at.bit_size,
+            };
             if parts.peek().is_some() {
                 current = next?;
             }
@@ -122,10 +148,14 @@ impl KernelTypes {
     }
 
     fn structure(&self, name: &str) -> Option<btf_rs::Struct> {
-        self.btf.resolve_types_by_name(name).ok()?.into_iter().find_map(|found| match found {
-            Type::Struct(found) if !found.members.is_empty() => Some(found),
-            _ => None,
-        })
+        self.btf
+            .resolve_types_by_name(name)
+            .ok()?
+            .into_iter()
+            .find_map(|found| match found {
+                Type::Struct(found) if !found.members.is_empty() => Some(found),
+                _ => None,
+            })
     }
 
     /// A member by name, searching anonymous structs and unions; with the struct it opens.
@@ -170,9 +200,16 @@ impl KernelTypes {
     /// Parameters of a tracepoint without its context, None if the kernel does not have it.
     #[must_use]
     pub fn tracepoint_params(&self, name: &str) -> Option<u32> {
-        let types = self.btf.resolve_types_by_name(&format!("btf_trace_{name}")).ok()?;
-        let Type::Typedef(typedef) = types.into_iter().next()? else { return None };
-        let Type::Ptr(pointer) = self.btf.resolve_chained_type(&typedef).ok()? else { return None };
+        let types = self
+            .btf
+            .resolve_types_by_name(&format!("btf_trace_{name}"))
+            .ok()?;
+        let Type::Typedef(typedef) = types.into_iter().next()? else {
+            return None;
+        };
+        let Type::Ptr(pointer) = self.btf.resolve_chained_type(&typedef).ok()? else {
+            return None;
+        };
         match self.btf.resolve_chained_type(&pointer).ok()? {
             Type::FuncProto(proto) => u32::try_from(proto.parameters.len()).ok()?.checked_sub(1),
             _ => None,
@@ -182,15 +219,26 @@ impl KernelTypes {
     /// `enum skb_drop_reason`: number to name without the `SKB_DROP_REASON_` prefix.
     #[must_use]
     pub fn drop_reasons(&self) -> BTreeMap<u32, String> {
-        let types = self.btf.resolve_types_by_name("skb_drop_reason").unwrap_or_default();
-        let Some(Type::Enum(reasons)) = types.into_iter().find(|t| matches!(t, Type::Enum(_))) else {
+        let types = self
+            .btf
+            .resolve_types_by_name("skb_drop_reason")
+            .unwrap_or_default();
+        let Some(Type::Enum(reasons)) = types.into_iter().find(|t| matches!(t, Type::Enum(_)))
+        else {
             return BTreeMap::new();
         };
         let name = |member| {
             let full = self.btf.resolve_name(member).unwrap_or_default();
-            full.strip_prefix("SKB_DROP_REASON_").or(full.strip_prefix("SKB_")).unwrap_or(&full).to_owned()
+            full.strip_prefix("SKB_DROP_REASON_")
+                .or(full.strip_prefix("SKB_"))
+                .unwrap_or(&full)
+                .to_owned()
         };
-        reasons.members.iter().map(|member| (member.val(), name(member))).collect()
+        reasons
+            .members
+            .iter()
+            .map(|member| (member.val(), name(member)))
+            .collect()
     }
 }
 
@@ -215,9 +263,27 @@ mod tests {
 
     #[test]
     fn bit_fields_are_packed_with_shift_and_width() {
-        assert_eq!(encode(Place { bit_offset: 64, bit_size: 0 }), Some(8));
-        assert_eq!(encode(Place { bit_offset: 69, bit_size: 1 }), Some(8 | 5 << 16 | 1 << 24));
-        assert_eq!(encode(Place { bit_offset: 70, bit_size: 5 }), None);
+        assert_eq!(
+            encode(Place {
+                bit_offset: 64,
+                bit_size: 0
+            }),
+            Some(8)
+        );
+        assert_eq!(
+            encode(Place {
+                bit_offset: 69,
+                bit_size: 1
+            }),
+            Some(8 | 5 << 16 | 1 << 24)
+        );
+        assert_eq!(
+            encode(Place {
+                bit_offset: 70,
+                bit_size: 5
+            }),
+            None
+        );
     }
 
     #[test]
@@ -228,11 +294,19 @@ mod tests {
         }
         let types = KernelTypes::load().expect("parses");
         let offsets = types.offsets().expect("all required fields");
-        let missing: Vec<_> = KernelTypes::missing(&offsets).iter().map(|spec| spec.name).collect();
+        let missing: Vec<_> = KernelTypes::missing(&offsets)
+            .iter()
+            .map(|spec| spec.name)
+            .collect();
         println!("missing here: {missing:?}");
         assert!(offsets.skb_head > offsets.skb_len);
         assert_eq!(types.tracepoint_params("net_dev_start_xmit"), Some(2));
         assert_eq!(types.tracepoint_params("no_such_tracepoint"), None);
-        assert!(types.drop_reasons().values().any(|name| name == "FULL_RING"));
+        assert!(
+            types
+                .drop_reasons()
+                .values()
+                .any(|name| name == "FULL_RING")
+        );
     }
 }

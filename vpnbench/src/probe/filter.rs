@@ -15,14 +15,18 @@ use crate::trace::model::WatchedDevice;
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     /// More devices than the table holds.
-    #[error("{count} devices to watch, but at most {DEVICE_LIMIT} fit; name fewer with --tun, --outer or --netns")]
+    #[error(
+        "{count} devices to watch, but at most {DEVICE_LIMIT} fit; name fewer with --tun, --outer or --netns"
+    )]
     TooManyDevices {
         /// Devices asked for.
         count: usize,
     },
     /// Two devices share a slot. Only possible for devices that appear later: the seed is chosen
     /// for those known at the start.
-    #[error("device {name} cannot be added while recording (its slot is taken); start a new recording")]
+    #[error(
+        "device {name} cannot be added while recording (its slot is taken); start a new recording"
+    )]
     Collision {
         /// Device.
         name: String,
@@ -55,7 +59,9 @@ pub fn choose_seed(devices: &[WatchedDevice]) -> u32 {
     (0..u32::MAX)
         .find(|seed| {
             let mut slots = BTreeSet::new();
-            devices.iter().all(|d| slots.insert(device_slot(name_words(&d.name), d.netns, *seed)))
+            devices
+                .iter()
+                .all(|d| slots.insert(device_slot(name_words(&d.name), d.netns, *seed)))
         })
         .unwrap_or(0)
 }
@@ -79,7 +85,9 @@ fn take<T: TryFrom<aya::maps::Map, Error = MapError>>(
 ) -> Result<T, FilterError> {
     let map = ebpf
         .take_map(name)
-        .ok_or(MapError::InvalidName { name: name.to_owned() })
+        .ok_or(MapError::InvalidName {
+            name: name.to_owned(),
+        })
         .map_err(map_error(name))?;
     T::try_from(map).map_err(map_error(name))
 }
@@ -117,14 +125,25 @@ impl Filter {
             name,
             netns: device.netns,
             ifindex: device.ifindex,
-            role: if device.role == "tunnel" { role::TUNNEL } else { role::OUTER },
+            role: if device.role == "tunnel" {
+                role::TUNNEL
+            } else {
+                role::OUTER
+            },
             index,
             l2_len: device.l2_len,
             port_filter: u32::from(device.port_filter),
         };
-        self.devices.set(slot, entry, 0).map_err(map_error("DEVICES"))?;
-        let key = InterfaceKey { netns: device.netns, ifindex: device.ifindex };
-        self.interfaces.insert(key, slot, 0).map_err(map_error("INTERFACES"))?;
+        self.devices
+            .set(slot, entry, 0)
+            .map_err(map_error("DEVICES"))?;
+        let key = InterfaceKey {
+            netns: device.netns,
+            ifindex: device.ifindex,
+        };
+        self.interfaces
+            .insert(key, slot, 0)
+            .map_err(map_error("INTERFACES"))?;
         self.watch_namespace(device.netns)?;
         self.known.insert(index, device.clone());
         Ok(())
@@ -136,11 +155,15 @@ impl Filter {
             .values()
             .any(|known| device_slot(name_words(&known.name), known.netns, self.seed) == slot);
         if taken {
-            return Err(FilterError::Collision { name: device.name.clone() });
+            return Err(FilterError::Collision {
+                name: device.name.clone(),
+            });
         }
         let next = u32::try_from(self.known.len()).unwrap_or(DEVICE_LIMIT);
         if next >= DEVICE_LIMIT {
-            return Err(FilterError::TooManyDevices { count: self.known.len() + 1 });
+            return Err(FilterError::TooManyDevices {
+                count: self.known.len() + 1,
+            });
         }
         Ok(next)
     }
@@ -156,7 +179,9 @@ impl Filter {
     /// # Errors
     /// If the kernel refuses.
     pub fn watch_namespace(&mut self, netns: u32) -> Result<(), FilterError> {
-        self.namespaces.insert(netns, 1, 0).map_err(map_error("NAMESPACES"))
+        self.namespaces
+            .insert(netns, 1, 0)
+            .map_err(map_error("NAMESPACES"))
     }
 
     /// Watches a process and all its future children, with a role of `settings::process`.
@@ -164,7 +189,9 @@ impl Filter {
     /// # Errors
     /// If the kernel refuses.
     pub fn watch_process(&mut self, pid: u32, role: u32) -> Result<(), FilterError> {
-        self.processes.insert(pid, role, 0).map_err(map_error("PROCESSES"))
+        self.processes
+            .insert(pid, role, 0)
+            .map_err(map_error("PROCESSES"))
     }
 
     /// Stops watching a process; its children stay watched.
@@ -206,7 +233,9 @@ impl Filter {
     /// If the kernel refuses.
     pub fn watch_syscalls(&mut self, numbers: &[u32]) -> Result<(), FilterError> {
         for number in numbers.iter().filter(|number| **number < SYSCALL_SLOTS) {
-            self.syscalls.set(*number, 1u32, 0).map_err(map_error("SYSCALLS"))?;
+            self.syscalls
+                .set(*number, 1u32, 0)
+                .map_err(map_error("SYSCALLS"))?;
         }
         Ok(())
     }
@@ -220,7 +249,11 @@ mod tests {
 
     fn devices(count: u32) -> Vec<WatchedDevice> {
         (0..count)
-            .map(|n| WatchedDevice { name: format!("tun{n}"), netns: 4_026_531_840 + n % 3, ..Default::default() })
+            .map(|n| WatchedDevice {
+                name: format!("tun{n}"),
+                netns: 4_026_531_840 + n % 3,
+                ..Default::default()
+            })
             .collect()
     }
 
@@ -229,14 +262,19 @@ mod tests {
         for count in 0..=DEVICE_LIMIT {
             let devices = devices(count);
             let seed = choose_seed(&devices);
-            let slots: BTreeSet<u32> =
-                devices.iter().map(|d| device_slot(name_words(&d.name), d.netns, seed)).collect();
+            let slots: BTreeSet<u32> = devices
+                .iter()
+                .map(|d| device_slot(name_words(&d.name), d.netns, seed))
+                .collect();
             assert_eq!(slots.len(), devices.len());
         }
     }
 
     #[test]
     fn names_are_zero_padded() {
-        assert_eq!(bytemuck::cast::<_, [u8; 16]>(name_words("tun0")), *b"tun0\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(
+            bytemuck::cast::<_, [u8; 16]>(name_words("tun0")),
+            *b"tun0\0\0\0\0\0\0\0\0\0\0\0\0"
+        );
     }
 }

@@ -38,8 +38,16 @@ impl Benchmark {
         }
         let started_ns = monotonic_ns();
         let child = builder.spawn()?;
-        let pid = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(0);
-        Ok(Self { child, started_ns, pid, cpu_before_s: children_cpu_s() })
+        let pid = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .unwrap_or(0);
+        Ok(Self {
+            child,
+            started_ns,
+            pid,
+            cpu_before_s: children_cpu_s(),
+        })
     }
 
     /// Waits for its end. Safe to drop half-way and call again.
@@ -85,6 +93,7 @@ fn stderr_copy() -> io::Result<Stdio> {
 /// CPU seconds of all children that have ended and been waited for.
 fn children_cpu_s() -> f64 {
     let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    getrusage(UsageWho::RUSAGE_CHILDREN)
-        .map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |usage| {
+        seconds(usage.user_time()) + seconds(usage.system_time())
+    })
 }

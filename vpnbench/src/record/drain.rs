@@ -87,7 +87,9 @@ impl<W: Write> Drain<W> {
             self.publish();
             match round {
                 Ok(count) if stopping && count == 0 => break,
-                Ok(count) if count < TURN => std::thread::sleep(if stopping { Duration::ZERO } else { PAUSE }),
+                Ok(count) if count < TURN => {
+                    std::thread::sleep(if stopping { Duration::ZERO } else { PAUSE })
+                }
                 Ok(_) => {}
                 Err(failure) => {
                     error = Some(failure);
@@ -131,7 +133,9 @@ impl<W: Write> Drain<W> {
         let mut last_location = 0;
         let mut count = 0;
         while count < TURN {
-            let Some(record) = self.rings[index].next() else { break };
+            let Some(record) = self.rings[index].next() else {
+                break;
+            };
             count += 1;
             self.writer.push(index as u16, &record)?;
             // Only rare records and the places of common ones need a look.
@@ -145,14 +149,26 @@ impl<W: Write> Drain<W> {
                         self.symbols.note(taken.location);
                     }
                 }
-                kind => Self::look(&mut self.symbols, &self.signals, &self.socket_calls, kind, &record),
+                kind => Self::look(
+                    &mut self.symbols,
+                    &self.signals,
+                    &self.socket_calls,
+                    kind,
+                    &record,
+                ),
             }
         }
         Ok(count)
     }
 
     /// Collects code addresses and hints that the watched sockets or processes may have changed.
-    fn look(symbols: &mut Kallsyms, signals: &Signals, socket_calls: &[u32], kind: u8, record: &[u8]) {
+    fn look(
+        symbols: &mut Kallsyms,
+        signals: &Signals,
+        socket_calls: &[u32],
+        kind: u8,
+        record: &[u8],
+    ) {
         const DROP: u8 = Kind::Drop as u8;
         const RETRANSMIT: u8 = Kind::Retransmit as u8;
         const CONG: u8 = Kind::CongState as u8;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use vpnbench_common::settings::PortKey;
+use vpnbench_common::settings::{PortKey, process};
 
 use super::clock::monotonic_ns;
 use super::drain::Signals;
@@ -41,7 +41,11 @@ pub struct Follow {
 pub fn watch_links(plan: &Plan) -> (Receiver<LinkEvent>, Vec<LinkWatch>) {
     let (sender, events) = mpsc::channel();
     // A namespace that cannot be subscribed is still looked at when its processes change.
-    let watches = plan.netns.iter().filter_map(|netns| netns.watch_links(sender.clone()).ok()).collect();
+    let watches = plan
+        .netns
+        .iter()
+        .filter_map(|netns| netns.watch_links(sender.clone()).ok())
+        .collect();
     (events, watches)
 }
 
@@ -66,7 +70,9 @@ impl Follow {
             look |= self.signals.rediscover.swap(false, Ordering::AcqRel);
             if look {
                 self.look(&mut ports);
-                gone_since = self.devices_gone().then(|| gone_since.unwrap_or_else(Instant::now));
+                gone_since = self
+                    .devices_gone()
+                    .then(|| gone_since.unwrap_or_else(Instant::now));
             }
             let gone = gone_since.is_some_and(|since| since.elapsed() >= RETURN);
             self.signals.devices_gone.store(gone, Ordering::Release);
@@ -76,15 +82,7 @@ impl Follow {
 
     /// Whether none of the watched devices exists.
     fn devices_gone(&self) -> bool {
-        let exists = |device: &WatchedDevice| {
-            self.plan
-                .netns
-                .iter()
-                .find(|netns| netns.inum() == device.netns)
-                .and_then(|netns| netns.run(discover::link::links).ok())
-                .is_some_and(|links| links.iter().any(|link| link.name == device.name))
-        };
-        !self.plan.devices.iter().any(exists)
+        self.plan.devices.iter().all(|device| device.ifindex == 0)
     }
 
     /// Says what happened to a watched device; returns whether to look again.
@@ -95,18 +93,22 @@ impl Follow {
             .iter()
             .any(|device| device.netns == event.netns && device.name == event.name);
         if watched && event.change == LinkChange::Removed {
-            self.store(vec![format!("device {} was removed", event.name)], Vec::new());
+            self.store(
+                vec![format!("device {} was removed", event.name)],
+                Vec::new(),
+            );
         }
         watched || event.change == LinkChange::Added || event.change == LinkChange::Overrun
     }
 
     fn look(&mut self, ports: &mut BTreeSet<PortKey>) {
-        // A look that fails leaves the old plan in force; the next hint tries again.
-        let Ok(next) = discover::rediscover(&self.plan) else { return };
+        let mut next = discover::rediscover(&self.plan);
+        keep_kernel_threads(&self.plan, &mut next);
         let mut what = discover::diff(&self.plan, &next);
         let mut devices: Vec<WatchedDevice> = Vec::new();
         for device in &next.devices {
-            if !self.plan.devices.contains(device) {
+            // A device that is gone stays in the plan with index 0.
+            if device.ifindex != 0 && !self.plan.devices.contains(device) {
                 match self.filter.watch_device(device) {
                     Ok(()) => devices.push(device.clone()),
                     Err(error) => what.push(error.to_string()),
@@ -147,4 +149,13 @@ impl Follow {
         };
         let _ = self.changes.send(change);
     }
+}
+
+/// Threads of the kernel are not the daemon's: discovery does not find them again.
+fn keep_kernel_threads(old: &Plan, next: &mut Plan) {
+    let kernel = old
+        .processes
+        .iter()
+        .filter(|(_, role)| *role == process::KERNEL);
+    next.processes.extend(kernel);
 }

@@ -60,7 +60,9 @@ impl Kallsyms {
         let mut line = String::new();
         while reader.read_line(&mut line)? > 0 {
             let mut parts = line.split_ascii_whitespace();
-            let address = parts.next().and_then(|text| u64::from_str_radix(text, 16).ok());
+            let address = parts
+                .next()
+                .and_then(|text| u64::from_str_radix(text, 16).ok());
             if let (Some(address), Some("t" | "T" | "w" | "W"), Some(name)) =
                 (address, parts.next(), parts.next())
                 && address != 0

@@ -11,7 +11,11 @@ pub(super) struct Progress(ProgressBar);
 
 impl Progress {
     pub(super) fn start(wanted: bool) -> Self {
-        let target = if wanted { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() };
+        let target = if wanted {
+            ProgressDrawTarget::stderr_with_hz(5)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("recording {elapsed_precise}  {msg}") {
             bar.set_style(style);
@@ -21,7 +25,11 @@ impl Progress {
 
     pub(super) fn update(&self, signals: &Signals) {
         let lost = signals.lost.load(Ordering::Relaxed);
-        let lost = if lost > 0 { format!(", {} lost", HumanCount(lost)) } else { String::new() };
+        let lost = if lost > 0 {
+            format!(", {} lost", HumanCount(lost))
+        } else {
+            String::new()
+        };
         self.0.set_message(format!(
             "{} events{lost}, {}",
             HumanCount(signals.events.load(Ordering::Relaxed)),

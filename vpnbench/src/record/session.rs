@@ -243,10 +243,16 @@ impl Recording {
             drop_reasons,
             buffer_bytes,
             keep_payload: request.keep_payload,
-            environment: Environment { tools, ..environment::snapshot(&plan.netns, &roles(&plan)) },
+            environment: Environment {
+                tools,
+                ..environment::snapshot(&plan.netns, &roles(&plan))
+            },
             ..Start::default()
         };
-        let start = Start { started_at: utc(&start.clock), ..start };
+        let start = Start {
+            started_at: utc(&start.clock),
+            ..start
+        };
         open_filter(&mut filter, &plan)?;
         let name = request.output.display().to_string();
         let writer = Writer::create_named(file, &name, &start)?;
@@ -261,7 +267,13 @@ impl Recording {
             signals: signals.clone(),
             socket_calls: SOCKET_CALLS.to_vec(),
         };
-        Ok(Self { plan, filter, drain, changes, signals })
+        Ok(Self {
+            plan,
+            filter,
+            drain,
+            changes,
+            signals,
+        })
     }
 
     fn run(
@@ -295,12 +307,22 @@ impl Recording {
         let drain = self.drain;
         let draining = spawn("vpnbench-drain", move || drain.run())?;
         let following = spawn("vpnbench-follow", move || follow.run(&events))?;
-        let wait = Wait { request, signals: &self.signals, heard: &heard };
+        let wait = Wait {
+            request,
+            signals: &self.signals,
+            heard: &heard,
+        };
         let (reason, command) = runtime.block_on(wait.until_end(benchmark, say));
         if request.second_interrupt_ends {
             interrupt::back_to_default();
         }
-        let ending = Ending { signals: self.signals.clone(), draining, following, reason, command };
+        let ending = Ending {
+            signals: self.signals.clone(),
+            draining,
+            following,
+            reason,
+            command,
+        };
         ending.close(say)
     }
 }
@@ -309,21 +331,30 @@ fn spawn<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, RecordError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(system("cannot start a thread"))
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(system("cannot start a thread"))
 }
 
 /// RFC 3339 UTC of a clock reading.
 fn utc(clock: &Clock) -> String {
     time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(clock.realtime_ns))
         .ok()
-        .and_then(|moment| moment.format(&time::format_description::well_known::Rfc3339).ok())
+        .and_then(|moment| {
+            moment
+                .format(&time::format_description::well_known::Rfc3339)
+                .ok()
+        })
         .unwrap_or_default()
 }
 
 /// ksoftirqd and threaded NAPI do the path's work as threads of their own.
 fn add_kernel_threads(plan: &mut Plan) {
     for pid in discover::process::pids() {
-        let Some(comm) = discover::process::comm(pid) else { continue };
+        let Some(comm) = discover::process::comm(pid) else {
+            continue;
+        };
         let of_path = comm.starts_with("ksoftirqd/") || comm.starts_with("napi/");
         if of_path && !plan.processes.iter().any(|(known, _)| *known == pid) {
             plan.processes.push((pid, process::KERNEL));
@@ -355,13 +386,17 @@ fn start_command(
     command: Option<Command>,
     filter: &mut Filter,
 ) -> Result<Option<Benchmark>, RecordError> {
-    let Some(command) = command else { return Ok(None) };
+    let Some(command) = command else {
+        return Ok(None);
+    };
     let program = command.get_program().to_string_lossy().into_owned();
     let own = std::process::id();
     filter.watch_process(own, process::BENCHMARK)?;
     let started = Benchmark::start(command, request.stdout_is_ours);
     filter.forget_process(own);
-    started.map(Some).map_err(|source| RecordError::Command { program, source })
+    started
+        .map(Some)
+        .map_err(|source| RecordError::Command { program, source })
 }
 
 /// Gives up every privilege that following the daemon does not need.
@@ -405,11 +440,19 @@ impl Wait<'_> {
         }
     }
 
-    async fn first_end(&self, benchmark: &mut Option<Benchmark>, say: &mut dyn FnMut(&str)) -> Ended {
-        let deadline = self.request.duration.map(|time| tokio::time::Instant::now() + time);
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
+    async fn first_end(
+        &self,
+        benchmark: &mut Option<Benchmark>,
+        say: &mut dyn FnMut(&str),
+    ) -> Ended {
+        let deadline = self
+            .request
+            .duration
+            .map(|time| tokio::time::Instant::now() + time);
+        let (Ok(mut interrupt), Ok(mut terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) else {
             return Ended::Because(Reason::Interrupt);
         };
         let mut tick = tokio::time::interval(Duration::from_millis(100));
@@ -509,25 +552,37 @@ impl Ending {
         if let Some(error) = &write_error {
             say(error);
         }
-        Ok(Outcome { reason: self.reason, command: self.command, totals, write_error })
+        Ok(Outcome {
+            reason: self.reason,
+            command: self.command,
+            totals,
+            write_error,
+        })
     }
 }
 
 fn join<T>(thread: JoinHandle<T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Events of each probe; runs that the kernel skipped are losses too.
+/// Events of each probe.
 fn counts(drained: &Drained<TraceFile>, totals: &Totals) -> Vec<ProbeCount> {
     let stats = drained.attached.stats();
-    let attached = drained.attached.statuses.iter().filter(|status| status.attached);
+    let attached = drained
+        .attached
+        .statuses
+        .iter()
+        .filter(|status| status.attached);
     attached
         .map(|status| {
             let stats = stats.get(&status.id).copied().unwrap_or_default();
             ProbeCount {
                 id: status.id,
                 events: totals.events_by_probe[usize::from(status.id)],
-                lost: totals.lost_by_probe[usize::from(status.id)] + stats.misses,
+                lost: totals.lost_by_probe[usize::from(status.id)],
+                skipped: stats.misses,
                 ns_per_run: (stats.ns > 0).then(|| stats.ns as f64 / stats.runs.max(1) as f64),
             }
         })

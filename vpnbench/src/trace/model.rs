@@ -144,6 +144,10 @@ pub struct ProbeCount {
     pub events: u64,
     /// Events that found no room in the ring buffer.
     pub lost: u64,
+    /// Times the kernel skipped the program because it was already running on that CPU
+    /// (`recursion_misses`); whether they concerned anything that is watched is unknown.
+    #[serde(default)]
+    pub skipped: u64,
     /// Mean kernel time per run of the program in ns, if BPF statistics were on.
     pub ns_per_run: Option<f64>,
 }
@@ -253,7 +257,9 @@ pub struct Tunnel {
 }
 
 /// A device by name and place.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub struct DeviceRef {
     /// Name.
     pub name: String,
