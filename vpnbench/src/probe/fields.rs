@@ -288,17 +288,10 @@ mod tests {
 
     #[test]
     fn the_running_kernel_has_every_required_field() {
-        if !Path::new(VMLINUX_BTF).exists() {
-            println!("skipped: {VMLINUX_BTF} is not there");
-            return;
-        }
         let types = KernelTypes::load().expect("parses");
         let offsets = types.offsets().expect("all required fields");
-        let missing: Vec<_> = KernelTypes::missing(&offsets)
-            .iter()
-            .map(|spec| spec.name)
-            .collect();
-        println!("missing here: {missing:?}");
+        // Optional rows may be missing on some kernel, but never all of a struct's.
+        assert!(KernelTypes::missing(&offsets).len() < FIELDS.len() / 4);
         assert!(offsets.skb_head > offsets.skb_len);
         assert_eq!(types.tracepoint_params("net_dev_start_xmit"), Some(2));
         assert_eq!(types.tracepoint_params("no_such_tracepoint"), None);

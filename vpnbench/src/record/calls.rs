@@ -1,7 +1,7 @@
 //! System calls of watched processes that are recorded.
 
 /// Calls that move packets in or out of a TUN device or socket.
-pub const PACKET_CALLS: &[u32] = &[
+pub(super) const PACKET_CALLS: &[u32] = &[
     libc::SYS_read as u32,
     libc::SYS_readv as u32,
     libc::SYS_write as u32,
@@ -17,7 +17,7 @@ pub const PACKET_CALLS: &[u32] = &[
 ];
 
 /// Calls after which a process may have other sockets or tunnels.
-pub const SOCKET_CALLS: &[u32] = &[
+pub(super) const SOCKET_CALLS: &[u32] = &[
     libc::SYS_socket as u32,
     libc::SYS_bind as u32,
     libc::SYS_connect as u32,

@@ -17,7 +17,7 @@ use crate::trace::model::CommandStatus;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A running benchmark.
-pub struct Benchmark {
+pub(super) struct Benchmark {
     child: Child,
     started_ns: u64,
     pid: i32,
@@ -30,7 +30,7 @@ impl Benchmark {
     ///
     /// # Errors
     /// If the program cannot be started.
-    pub fn start(command: std::process::Command, stdout_is_ours: bool) -> io::Result<Self> {
+    pub(super) fn start(command: std::process::Command, stdout_is_ours: bool) -> io::Result<Self> {
         let mut builder = Command::from(command);
         builder.kill_on_drop(true);
         if stdout_is_ours {
@@ -54,7 +54,7 @@ impl Benchmark {
     ///
     /// # Errors
     /// If the kernel does not know the child any more.
-    pub async fn wait(&mut self) -> io::Result<CommandStatus> {
+    pub(super) async fn wait(&mut self) -> io::Result<CommandStatus> {
         use std::os::unix::process::ExitStatusExt;
         let status = self.child.wait().await?;
         Ok(CommandStatus {
@@ -71,7 +71,7 @@ impl Benchmark {
     ///
     /// # Errors
     /// If the kernel does not know the child any more.
-    pub async fn stop(&mut self) -> io::Result<CommandStatus> {
+    pub(super) async fn stop(&mut self) -> io::Result<CommandStatus> {
         if self.pid > 0 {
             // It may have ended by itself, which is as good.
             let _ = kill(Pid::from_raw(self.pid), Signal::SIGINT);

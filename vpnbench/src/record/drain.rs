@@ -29,56 +29,56 @@ const TURN: usize = 16 * 1024;
 
 /// What the drain thread and the others tell each other.
 #[derive(Debug, Default)]
-pub struct Signals {
+pub(super) struct Signals {
     /// Set when recording ends: nothing new is followed.
-    pub stop: AtomicBool,
+    pub(super) stop: AtomicBool,
     /// Set when nothing is watched any more; everything still in the rings is drained first.
-    pub finish: AtomicBool,
+    pub(super) finish: AtomicBool,
     /// Set while no watched device exists and none came back for a while.
-    pub devices_gone: AtomicBool,
+    pub(super) devices_gone: AtomicBool,
     /// Set when a watched process did something that may change what has to be watched.
-    pub rediscover: AtomicBool,
+    pub(super) rediscover: AtomicBool,
     /// Set when the trace cannot be written any more.
-    pub failed: AtomicBool,
+    pub(super) failed: AtomicBool,
     /// Events stored so far, for the progress line.
-    pub events: std::sync::atomic::AtomicU64,
+    pub(super) events: std::sync::atomic::AtomicU64,
     /// Events lost so far, for the progress line.
-    pub lost: std::sync::atomic::AtomicU64,
+    pub(super) lost: std::sync::atomic::AtomicU64,
     /// Bytes written so far, for the progress line.
-    pub bytes: std::sync::atomic::AtomicU64,
+    pub(super) bytes: std::sync::atomic::AtomicU64,
 }
 
 /// Everything the thread owns.
-pub struct Drain<W: Write> {
+pub(super) struct Drain<W: Write> {
     /// Rings in use.
-    pub rings: Vec<RingBuf<MapData>>,
+    pub(super) rings: Vec<RingBuf<MapData>>,
     /// The trace.
-    pub writer: Writer<W>,
+    pub(super) writer: Writer<W>,
     /// Attached programs; detached when draining begins to end.
-    pub attached: Attached,
+    pub(super) attached: Attached,
     /// Resolver of code addresses.
-    pub symbols: Kallsyms,
+    pub(super) symbols: Kallsyms,
     /// Changes to store.
-    pub changes: Receiver<Change>,
+    pub(super) changes: Receiver<Change>,
     /// Shared flags.
-    pub signals: Arc<Signals>,
+    pub(super) signals: Arc<Signals>,
     /// System calls after which the watched sockets may be others.
-    pub socket_calls: Vec<u32>,
+    pub(super) socket_calls: Vec<u32>,
 }
 
 /// What is left when the thread ends.
-pub struct Drained<W: Write> {
+pub(super) struct Drained<W: Write> {
     /// The trace, ready for its end frame.
-    pub writer: Writer<W>,
+    pub(super) writer: Writer<W>,
     /// Attached programs, for their counters.
-    pub attached: Attached,
+    pub(super) attached: Attached,
     /// First error in writing; the trace holds everything up to it.
-    pub error: Option<TraceError>,
+    pub(super) error: Option<TraceError>,
 }
 
 impl<W: Write> Drain<W> {
     /// Runs until [`Signals::finish`] or a write error.
-    pub fn run(mut self) -> Drained<W> {
+    pub(super) fn run(mut self) -> Drained<W> {
         let mut lost_before = BTreeMap::new();
         let mut error = None;
         loop {
@@ -88,7 +88,7 @@ impl<W: Write> Drain<W> {
             match round {
                 Ok(count) if stopping && count == 0 => break,
                 Ok(count) if count < TURN => {
-                    std::thread::sleep(if stopping { Duration::ZERO } else { PAUSE })
+                    std::thread::sleep(if stopping { Duration::ZERO } else { PAUSE });
                 }
                 Ok(_) => {}
                 Err(failure) => {

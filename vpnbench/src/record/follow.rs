@@ -23,22 +23,22 @@ const PACE: Duration = Duration::from_millis(20);
 const RETURN: Duration = Duration::from_secs(10);
 
 /// What the thread owns.
-pub struct Follow {
+pub(super) struct Follow {
     /// What is watched now.
-    pub plan: Plan,
+    pub(super) plan: Plan,
     /// The kernel-side filter.
-    pub filter: Filter,
+    pub(super) filter: Filter,
     /// Where changes go to be stored.
-    pub changes: Sender<Change>,
+    pub(super) changes: Sender<Change>,
     /// Shared flags.
-    pub signals: Arc<Signals>,
+    pub(super) signals: Arc<Signals>,
     /// Plain sentences for the user.
-    pub notes: Sender<String>,
+    pub(super) notes: Sender<String>,
 }
 
 /// Subscribes to the devices of every watched namespace.
 #[must_use]
-pub fn watch_links(plan: &Plan) -> (Receiver<LinkEvent>, Vec<LinkWatch>) {
+pub(super) fn watch_links(plan: &Plan) -> (Receiver<LinkEvent>, Vec<LinkWatch>) {
     let (sender, events) = mpsc::channel();
     // A namespace that cannot be subscribed is still looked at when its processes change.
     let watches = plan
@@ -51,7 +51,7 @@ pub fn watch_links(plan: &Plan) -> (Receiver<LinkEvent>, Vec<LinkWatch>) {
 
 impl Follow {
     /// Runs until the recording stops; returns the filter and the last plan.
-    pub fn run(mut self, events: &Receiver<LinkEvent>) -> (Filter, Plan) {
+    pub(super) fn run(mut self, events: &Receiver<LinkEvent>) -> (Filter, Plan) {
         let mut ports: BTreeSet<PortKey> = self.plan.ports.iter().copied().collect();
         let mut gone_since: Option<Instant> = None;
         while !self.signals.stop.load(Ordering::Acquire) {

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader};
 use crate::trace::model::Symbols;
 
 /// Resolves kernel addresses once each.
-pub struct Kallsyms {
+pub(super) struct Kallsyms {
     file: Option<File>,
     /// Start of each function and its place in `names`, by address.
     table: Vec<(u64, u32)>,
@@ -22,7 +22,7 @@ pub struct Kallsyms {
 impl Kallsyms {
     /// Opens `/proc/kallsyms`.
     #[must_use]
-    pub fn open() -> Self {
+    pub(super) fn open() -> Self {
         Self::from_file(File::open("/proc/kallsyms").ok())
     }
 
@@ -37,7 +37,7 @@ impl Kallsyms {
     }
 
     /// Remembers an address for the next [`Kallsyms::take`].
-    pub fn note(&mut self, address: u64) {
+    pub(super) fn note(&mut self, address: u64) {
         if address == 0 || self.known.contains_key(&address) {
             return;
         }
@@ -52,7 +52,7 @@ impl Kallsyms {
     }
 
     /// Symbols that are new since the last call, None if there are none.
-    pub fn take(&mut self) -> Option<Symbols> {
+    pub(super) fn take(&mut self) -> Option<Symbols> {
         (!self.fresh.kernel.is_empty()).then(|| std::mem::take(&mut self.fresh))
     }
 

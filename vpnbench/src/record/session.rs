@@ -456,7 +456,7 @@ impl Wait<'_> {
             return Ended::Because(Reason::Interrupt);
         };
         let mut tick = tokio::time::interval(Duration::from_millis(100));
-        let mut progress = Progress::start(self.request.progress);
+        let progress = Progress::start(self.request.progress);
         loop {
             tokio::select! {
                 status = wait_for(benchmark) => return Ended::Command(status),
