@@ -47,7 +47,7 @@ fn the_files_are_what_their_names_say() {
             }
             "truncated.vbt" => assert!(read().expect("reads").truncated),
             "truncated-start.vbt" | "empty" => {
-                assert!(matches!(read(), Err(TraceError::TruncatedStart { .. })))
+                assert!(matches!(read(), Err(TraceError::TruncatedStart { .. })));
             }
             "newer-version.vbt" => assert!(matches!(
                 read(),

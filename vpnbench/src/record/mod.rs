@@ -4,6 +4,7 @@ mod calls;
 pub mod clock;
 mod command;
 mod drain;
+mod ending;
 pub mod environment;
 mod follow;
 mod interrupt;

@@ -1,7 +1,7 @@
 //! One recording from set-up to the last frame: load, attach, run the command, follow what
 //! changes, stop, close the books.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use vpnbench_common::catalog::{Group, ProbeId};
 use vpnbench_common::settings::process;
 
 use super::calls::{PACKET_CALLS, SOCKET_CALLS};
-use super::clock::process_cpu_s;
 use super::command::Benchmark;
-use super::drain::{Drain, Drained, Signals};
+use super::drain::{Drain, Signals};
+use super::ending::Ending;
 use super::environment;
 use super::follow::{self, Follow};
 use super::interrupt;
@@ -27,9 +27,7 @@ use crate::probe::attach::{self, AttachError, Options};
 use crate::probe::discover::{self, Plan, Selector};
 use crate::probe::filter::{Filter, choose_seed};
 use crate::probe::netns::{KEPT_BY_DISCOVERY, keep_only};
-use crate::trace::model::{
-    Clock, CommandStatus, End, Environment, ProbeCount, Start, UnrecordedCount,
-};
+use crate::trace::model::{Clock, CommandStatus, Environment, Start};
 use crate::trace::{Existing, Totals, TraceError, TraceFile, Writer};
 
 /// What to record and where.
@@ -187,7 +185,7 @@ pub fn command_of(selector: &Selector) -> Option<Command> {
 }
 
 /// Processes and their role names for the environment snapshot.
-fn roles(plan: &Plan) -> Vec<(u32, &'static str)> {
+pub(super) fn roles(plan: &Plan) -> Vec<(u32, &'static str)> {
     plan.processes
         .iter()
         // The snapshot adds the kernel's threads itself.
@@ -503,107 +501,4 @@ async fn second_interrupt() {
     if let Ok(mut interrupt) = signal(SignalKind::interrupt()) {
         interrupt.recv().await;
     }
-}
-
-/// The end of a recording: stop the threads, close the books.
-struct Ending {
-    signals: Arc<Signals>,
-    draining: JoinHandle<Drained<TraceFile>>,
-    following: JoinHandle<(Filter, Plan)>,
-    reason: Reason,
-    command: Option<CommandStatus>,
-}
-
-impl Ending {
-    fn close(self, say: &mut dyn FnMut(&str)) -> Result<Outcome, RecordError> {
-        self.signals.stop.store(true, Ordering::Release);
-        let (mut filter, plan) = join(self.following);
-        // Watching ends before the counters are read, as it began after.
-        filter.close();
-        let environment = environment::snapshot(&plan.netns, &roles(&plan));
-        let clock = environment::clock();
-        self.signals.finish.store(true, Ordering::Release);
-        let drained = join(self.draining);
-        let end = End {
-            clock,
-            reason: self.reason.name().to_owned(),
-            command_status: self.command.clone(),
-            counts: counts(&drained, drained.writer.totals()),
-            unrecorded: unrecorded(&drained, &filter),
-            tool_cpu_s: process_cpu_s(),
-            softirq_s: drained.attached.softirq_s(),
-            environment,
-        };
-        let mut write_error = drained.error.map(|error| error.to_string());
-        let totals = drained.writer.totals().clone();
-        let totals = match drained.writer.finish(&end) {
-            Ok((file, totals)) => {
-                if let Err(error) = file.sync() {
-                    write_error.get_or_insert(error.to_string());
-                }
-                totals
-            }
-            Err(error) => {
-                write_error.get_or_insert(error.to_string());
-                totals
-            }
-        };
-        drop(drained.attached);
-        if let Some(error) = &write_error {
-            say(error);
-        }
-        Ok(Outcome {
-            reason: self.reason,
-            command: self.command,
-            totals,
-            write_error,
-        })
-    }
-}
-
-fn join<T>(thread: JoinHandle<T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// Events of each probe.
-fn counts(drained: &Drained<TraceFile>, totals: &Totals) -> Vec<ProbeCount> {
-    let stats = drained.attached.stats();
-    let attached = drained
-        .attached
-        .statuses
-        .iter()
-        .filter(|status| status.attached);
-    attached
-        .map(|status| {
-            let stats = stats.get(&status.id).copied().unwrap_or_default();
-            ProbeCount {
-                id: status.id,
-                events: totals.events_by_probe[usize::from(status.id)],
-                lost: totals.lost_by_probe[usize::from(status.id)],
-                skipped: stats.misses,
-                ns_per_run: (stats.ns > 0).then(|| stats.ns as f64 / stats.runs.max(1) as f64),
-            }
-        })
-        .collect()
-}
-
-fn unrecorded(drained: &Drained<TraceFile>, filter: &Filter) -> Vec<UnrecordedCount> {
-    let by_slot: BTreeMap<_, _> = drained.attached.unrecorded();
-    by_slot
-        .into_iter()
-        .filter_map(|((index, tap), counts)| {
-            let device = filter.device(index)?;
-            Some(UnrecordedCount {
-                device: device.name.clone(),
-                netns: device.netns,
-                tap,
-                filtered_units: counts.filtered_units,
-                filtered_bytes: counts.filtered_bytes,
-                lost_units: counts.lost_units,
-                lost_bytes: counts.lost_bytes,
-            })
-        })
-        .collect()
 }

@@ -1,0 +1,118 @@
+//! The end of a recording: stop the threads, close the books.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use super::clock::process_cpu_s;
+use super::drain::{Drained, Signals};
+use super::environment;
+use super::session::{Outcome, Reason, RecordError, roles};
+use crate::probe::discover::Plan;
+use crate::probe::filter::Filter;
+use crate::trace::model::{CommandStatus, End, ProbeCount, UnrecordedCount};
+use crate::trace::{Totals, TraceFile};
+
+/// The end of a recording: stop the threads, close the books.
+pub(super) struct Ending {
+    pub(super) signals: Arc<Signals>,
+    pub(super) draining: JoinHandle<Drained<TraceFile>>,
+    pub(super) following: JoinHandle<(Filter, Plan)>,
+    pub(super) reason: Reason,
+    pub(super) command: Option<CommandStatus>,
+}
+
+impl Ending {
+    pub(super) fn close(self, say: &mut dyn FnMut(&str)) -> Result<Outcome, RecordError> {
+        self.signals.stop.store(true, Ordering::Release);
+        let (mut filter, plan) = join(self.following);
+        // Watching ends before the counters are read, as it began after.
+        filter.close();
+        let environment = environment::snapshot(&plan.netns, &roles(&plan));
+        let clock = environment::clock();
+        self.signals.finish.store(true, Ordering::Release);
+        let drained = join(self.draining);
+        let end = End {
+            clock,
+            reason: self.reason.name().to_owned(),
+            command_status: self.command.clone(),
+            counts: counts(&drained, drained.writer.totals()),
+            unrecorded: unrecorded(&drained, &filter),
+            tool_cpu_s: process_cpu_s(),
+            softirq_s: drained.attached.softirq_s(),
+            environment,
+        };
+        let mut write_error = drained.error.map(|error| error.to_string());
+        let totals = drained.writer.totals().clone();
+        let totals = match drained.writer.finish(&end) {
+            Ok((file, totals)) => {
+                if let Err(error) = file.sync() {
+                    write_error.get_or_insert(error.to_string());
+                }
+                totals
+            }
+            Err(error) => {
+                write_error.get_or_insert(error.to_string());
+                totals
+            }
+        };
+        drop(drained.attached);
+        if let Some(error) = &write_error {
+            say(error);
+        }
+        Ok(Outcome {
+            reason: self.reason,
+            command: self.command,
+            totals,
+            write_error,
+        })
+    }
+}
+
+fn join<T>(thread: JoinHandle<T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Events of each probe.
+fn counts(drained: &Drained<TraceFile>, totals: &Totals) -> Vec<ProbeCount> {
+    let stats = drained.attached.stats();
+    let attached = drained
+        .attached
+        .statuses
+        .iter()
+        .filter(|status| status.attached);
+    attached
+        .map(|status| {
+            let stats = stats.get(&status.id).copied().unwrap_or_default();
+            ProbeCount {
+                id: status.id,
+                events: totals.events_by_probe[usize::from(status.id)],
+                lost: totals.lost_by_probe[usize::from(status.id)],
+                skipped: stats.misses,
+                ns_per_run: (stats.ns > 0).then(|| stats.ns as f64 / stats.runs.max(1) as f64),
+            }
+        })
+        .collect()
+}
+
+fn unrecorded(drained: &Drained<TraceFile>, filter: &Filter) -> Vec<UnrecordedCount> {
+    let by_slot: BTreeMap<_, _> = drained.attached.unrecorded();
+    by_slot
+        .into_iter()
+        .filter_map(|((index, tap), counts)| {
+            let device = filter.device(index)?;
+            Some(UnrecordedCount {
+                device: device.name.clone(),
+                netns: device.netns,
+                tap,
+                filtered_units: counts.filtered_units,
+                filtered_bytes: counts.filtered_bytes,
+                lost_units: counts.lost_units,
+                lost_bytes: counts.lost_bytes,
+            })
+        })
+        .collect()
+}
