@@ -1,6 +1,7 @@
 //! Writes a trace: collects records per ring, and stores them as compressed blocks.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use vpnbench_common::catalog::KINDS;
 
 use super::codec::Encoder;
 use super::error::TraceError;
+use super::file::{Existing, TraceFile};
 use super::format::{BlockHeader, PAYLOAD_MAX, file_header, frame_type};
 use super::model::{Change, End, Start, Symbols};
 use super::output::Output;
@@ -74,6 +76,18 @@ pub struct Writer<W: Write> {
     watermark_ns: u64,
     written_ns: u64,
     totals: Totals,
+}
+
+impl Writer<TraceFile> {
+    /// Creates a trace file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`TraceError::Open`] and [`TraceError::Write`].
+    pub fn create_file(path: &Path, existing: Existing, start: &Start) -> Result<Self, TraceError> {
+        let file = TraceFile::create(path, existing)?;
+        Self::create_named(file, &path.display().to_string(), start)
+    }
 }
 
 impl<W: Write> Writer<W> {

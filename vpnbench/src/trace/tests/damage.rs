@@ -58,6 +58,39 @@ fn a_flipped_bit_costs_at_most_its_frame() {
 }
 
 #[test]
+fn a_file_on_disk_reads_back() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("run.vbt");
+    let mut writer = Writer::create_file(&path, Existing::Refuse, &start()).expect("creates");
+    writer
+        .push(3, &record(Kind::Packet, 5, 1, 9))
+        .expect("pushes");
+    let (file, totals) = writer.finish(&End::default()).expect("finishes");
+    file.sync().expect("syncs");
+    assert_eq!(
+        totals.bytes,
+        std::fs::metadata(&path).expect("exists").len()
+    );
+    let reader = Reader::open(&path).expect("opens");
+    assert_eq!(reader.path(), path.display().to_string());
+    let summary = reader.for_each(|_| ()).expect("reads");
+    assert_eq!(
+        (summary.events, summary.bytes, summary.problems.len()),
+        (1, totals.bytes, 0)
+    );
+    let refused = Writer::create_file(&path, Existing::Refuse, &start())
+        .map(|_| ())
+        .expect_err("exists");
+    assert!(matches!(
+        refused,
+        TraceError::Open {
+            operation: "create",
+            ..
+        }
+    ));
+}
+
+#[test]
 fn noise_between_frames_is_skipped() {
     let file = small_file();
     let frame = Frames::new(&file[16..])
@@ -73,6 +106,7 @@ fn noise_between_frames_is_skipped() {
     let (events, summary) = read(&noisy).expect("reads");
     assert_eq!(events.len(), KINDS.len() * 3);
     assert_eq!(codes(&summary), [Code::DamagedFrame, Code::EventsLost]);
+    assert_eq!(summary.missing_frames, 0);
     assert!(
         summary.problems[0]
             .message
