@@ -204,6 +204,74 @@ fn the_index_is_stored_and_can_be_rebuilt() {
     assert_eq!(rebuilt.entries, stored.entries);
 }
 
+/// Four rings that are drained one after the other every 50 ms; their events overlap in time.
+fn four_rings(watermark_ahead_ns: u64) -> Vec<u8> {
+    let mut writer = Writer::create(Vec::new(), &start()).expect("creates");
+    for epoch in 1..=60u64 {
+        for ring in 0..4u64 {
+            for step in 0..700u64 {
+                let time = epoch * 50_000_000 + step * 71_000 + ring * 3;
+                // Every tenth was under way for 30 ms when its time was taken.
+                let late = if step % 10 == 0 { 30_000_000 } else { 0 };
+                writer
+                    .push(ring as u16, &record(Kind::Packet, time - late, 1, step))
+                    .expect("pushes");
+            }
+        }
+        writer
+            .end_epoch((epoch + 1) * 50_000_000 + watermark_ahead_ns, &[])
+            .expect("ends");
+    }
+    writer.finish(&End::default()).expect("finishes").0
+}
+
+/// Counts the bytes that were read.
+struct Counted<'a> {
+    bytes: &'a [u8],
+    read: &'a std::cell::Cell<usize>,
+}
+
+impl std::io::Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        // Short reads, as from a pipe.
+        let limit = buffer.len().min(5000);
+        let count = self.bytes.read(&mut buffer[..limit])?;
+        self.read.set(self.read.get() + count);
+        Ok(count)
+    }
+}
+
+#[test]
+fn events_come_in_order_before_the_whole_file_is_read() {
+    let file = four_rings(0);
+    let read = std::cell::Cell::new(0);
+    let (mut newest, mut first_after) = (0, None);
+    let reader = Reader::new(Counted {
+        bytes: &file,
+        read: &read,
+    })
+    .expect("opens");
+    let summary = reader.for_each(|event| {
+        first_after.get_or_insert(read.get());
+        assert!(event.time_ns() >= newest);
+        newest = event.time_ns();
+    });
+    let summary = summary.expect("reads");
+    assert_eq!((summary.events, summary.problems), (60 * 4 * 700, vec![]));
+    assert!(
+        first_after < Some(file.len() / 2),
+        "{first_after:?} of {}",
+        file.len()
+    );
+}
+
+#[test]
+fn events_behind_a_wrong_watermark_are_delivered_and_counted() {
+    let (events, summary) = read(&four_rings(400_000_000)).expect("reads");
+    assert_eq!(events.len(), 60 * 4 * 700);
+    assert_eq!(codes(&summary), [Code::Late]);
+}
+
 /// A record: ring, kind, time step, probe and seed.
 type Step = (u16, usize, i64, u8, u64);
 
