@@ -219,3 +219,39 @@ fn rebuild(file: &mut File) -> std::io::Result<Index> {
         input.seek(SeekFrom::Start(offset))?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_recording_needs_no_more_memory() {
+        let mut index = Index::default();
+        let blocks = 100_000;
+        for block in 0..blocks {
+            let (first_ns, last_ns) = (1000 + block, 1001 + block);
+            let header = BlockHeader {
+                records: 2,
+                first_ns,
+                last_ns,
+                ..BlockHeader::default()
+            };
+            index.add(block * 10, &header);
+        }
+        assert!(index.entries.len() < ENTRIES_MAX);
+        assert_eq!(index.records(), 2 * blocks);
+        assert_eq!(index.span_ns(), Some((1000, 1000 + blocks)));
+        assert_eq!(
+            index
+                .entries
+                .iter()
+                .map(|entry| u64::from(entry.blocks))
+                .sum::<u64>(),
+            blocks
+        );
+        assert!(index.entries.is_sorted_by_key(|entry| entry.offset));
+        let payload = index.encode(77);
+        assert_eq!(Index::decode(&payload).entries, index.entries);
+        assert_eq!(u64_at(&payload, payload.len() - TRAILER), 77);
+    }
+}

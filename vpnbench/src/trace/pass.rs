@@ -32,6 +32,8 @@ pub struct Summary {
     pub lost: BTreeMap<u8, u64>,
     /// Intact blocks.
     pub blocks: u64,
+    /// Frames that are missing, judged by their numbers.
+    pub missing_frames: u64,
     /// Events delivered.
     pub events: u64,
     /// Bytes read.
@@ -208,6 +210,7 @@ impl Pass {
         summary.events = events;
         summary.bytes = frames.offset();
         summary.truncated = frames.truncated;
+        summary.missing_frames = frames.missing;
         summary.problems = self.problems.into_list();
         summary
     }

@@ -105,7 +105,7 @@ impl<R: Read> Reader<R> {
         let mut frames = Frames::new(input);
         let mut problems = Problems::default();
         read_file_header(&mut frames, &path, &mut problems)?;
-        let start = read_start(&mut frames, &path)?;
+        let start = read_start(&mut frames, &path, &mut problems)?;
         if start.format_version > FORMAT_VERSION {
             return Err(TraceError::NewerVersion {
                 path,
@@ -206,9 +206,12 @@ fn read_file_header<R: Read>(
 }
 
 /// Reads the frame without which nothing else has a meaning.
-fn read_start<R: Read>(frames: &mut Frames<R>, path: &str) -> Result<Start, TraceError> {
+fn read_start<R: Read>(
+    frames: &mut Frames<R>,
+    path: &str,
+    problems: &mut Problems,
+) -> Result<Start, TraceError> {
     let offset = frames.offset();
-    let mut problems = Problems::default();
     let failed = |source| TraceError::Read {
         path: path.to_owned(),
         offset,
@@ -219,7 +222,7 @@ fn read_start<R: Read>(frames: &mut Frames<R>, path: &str) -> Result<Start, Trac
         offset,
         reason,
     };
-    match frames.next(&mut problems).map_err(failed)? {
+    match frames.next(problems).map_err(failed)? {
         Some(frame) if frame.header.kind == frame_type::START => {
             let json = metadata(&frame, frames.payload(&frame)).map_err(damaged)?;
             serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))

@@ -1,6 +1,7 @@
 //! Writes a trace: collects records per ring, and stores them as compressed blocks.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,20 +9,20 @@ use vpnbench_common::catalog::KINDS;
 
 use super::codec::Encoder;
 use super::error::TraceError;
+use super::file::{Existing, TraceFile};
 use super::format::{BlockHeader, PAYLOAD_MAX, file_header, frame_type};
 use super::model::{Change, End, Start, Symbols};
 use super::output::Output;
 use super::totals::Totals;
 use super::upgrade::{FORMAT_VERSION, own_layouts};
 
-/// Bytes of records in a full block. Larger blocks compress a little better and fall out of the
-/// second-level cache, which costs more (measured, see docs/trace-format.md).
-const BLOCK_BYTES: usize = 256 << 10;
-/// With more bytes waiting than this, the end of an epoch writes them.
-const WAITING_BYTES: usize = 512 << 10;
-/// With more bytes waiting than this, rings are written in the middle of an epoch: bounds the
-/// memory when there are many rings.
+/// Bytes of records in a full block. Larger blocks compress better and cost less per record
+/// (measured, see docs/trace-format.md); a block is also what is lost when a byte is damaged.
+const BLOCK_BYTES: usize = 1 << 20;
+/// With many rings blocks get smaller, so that no more than this waits altogether.
 const WAITING_BYTES_MAX: usize = 4 << 20;
+/// With more bytes waiting than this, the end of an epoch writes them.
+const WAITING_BYTES: usize = 2 << 20;
 /// The longest time for which records wait for company: so much is lost when the recorder is killed.
 const WAITING_TIME: Duration = Duration::from_secs(1);
 /// Symbols in one frame; more are stored in several.
@@ -64,6 +65,7 @@ pub struct Writer<W: Write> {
     sizes: Box<[u16; 256]>,
     rings: Vec<Waiting>,
     waiting_bytes: usize,
+    block_bytes: usize,
     encoder: Encoder,
     compressor: zstd::bulk::Compressor<'static>,
     raw: Vec<u8>,
@@ -74,6 +76,18 @@ pub struct Writer<W: Write> {
     watermark_ns: u64,
     written_ns: u64,
     totals: Totals,
+}
+
+impl Writer<TraceFile> {
+    /// Creates a trace file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`TraceError::Open`] and [`TraceError::Write`].
+    pub fn create_file(path: &Path, existing: Existing, start: &Start) -> Result<Self, TraceError> {
+        let file = TraceFile::create(path, existing)?;
+        Self::create_named(file, &path.display().to_string(), start)
+    }
 }
 
 impl<W: Write> Writer<W> {
@@ -108,6 +122,7 @@ impl<W: Write> Writer<W> {
             sizes,
             rings: Vec::new(),
             waiting_bytes: 0,
+            block_bytes: BLOCK_BYTES,
             encoder: Encoder::new(),
             compressor,
             raw: Vec::new(),
@@ -161,8 +176,9 @@ impl<W: Write> Writer<W> {
         self.waiting_bytes += size;
         self.totals.events += 1;
         self.totals.events_by_probe[probe as usize] += 1;
-        if waiting.bytes() >= BLOCK_BYTES || self.waiting_bytes >= WAITING_BYTES_MAX {
-            self.write_full(ring)?;
+        if waiting.bytes() >= self.block_bytes {
+            // The epoch is still running: its watermark is not known, the last one stays valid.
+            self.write_block(ring, self.watermark_ns)?;
         }
         Ok(())
     }
@@ -268,15 +284,7 @@ impl<W: Write> Writer<W> {
     #[cold]
     fn add_rings(&mut self, ring: u16) {
         self.rings.resize_with(ring as usize + 1, Waiting::default);
-    }
-
-    #[cold]
-    fn write_full(&mut self, ring: u16) -> Result<(), TraceError> {
-        if self.waiting_bytes < WAITING_BYTES_MAX {
-            return self.write_block(ring, self.watermark_ns);
-        }
-        // The epoch is still running: its watermark is not known, the last one stays valid.
-        (0..self.rings.len() as u16).try_for_each(|ring| self.write_block(ring, self.watermark_ns))
+        self.block_bytes = BLOCK_BYTES.min(WAITING_BYTES_MAX / self.rings.len());
     }
 
     /// Writes all rings; the last block of them carries the watermark.
@@ -304,6 +312,7 @@ impl<W: Write> Writer<W> {
         self.store(0, watermark_ns)
     }
 
+    #[cold]
     fn write_block(&mut self, ring: u16, watermark_ns: u64) -> Result<(), TraceError> {
         if self.rings[ring as usize].count == 0 {
             return Ok(());

@@ -58,6 +58,39 @@ fn a_flipped_bit_costs_at_most_its_frame() {
 }
 
 #[test]
+fn a_file_on_disk_reads_back() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("run.vbt");
+    let mut writer = Writer::create_file(&path, Existing::Refuse, &start()).expect("creates");
+    writer
+        .push(3, &record(Kind::Packet, 5, 1, 9))
+        .expect("pushes");
+    let (file, totals) = writer.finish(&End::default()).expect("finishes");
+    file.sync().expect("syncs");
+    assert_eq!(
+        totals.bytes,
+        std::fs::metadata(&path).expect("exists").len()
+    );
+    let reader = Reader::open(&path).expect("opens");
+    assert_eq!(reader.path(), path.display().to_string());
+    let summary = reader.for_each(|_| ()).expect("reads");
+    assert_eq!(
+        (summary.events, summary.bytes, summary.problems.len()),
+        (1, totals.bytes, 0)
+    );
+    let refused = Writer::create_file(&path, Existing::Refuse, &start())
+        .map(|_| ())
+        .expect_err("exists");
+    assert!(matches!(
+        refused,
+        TraceError::Open {
+            operation: "create",
+            ..
+        }
+    ));
+}
+
+#[test]
 fn noise_between_frames_is_skipped() {
     let file = small_file();
     let frame = Frames::new(&file[16..])
@@ -73,6 +106,7 @@ fn noise_between_frames_is_skipped() {
     let (events, summary) = read(&noisy).expect("reads");
     assert_eq!(events.len(), KINDS.len() * 3);
     assert_eq!(codes(&summary), [Code::DamagedFrame, Code::EventsLost]);
+    assert_eq!(summary.missing_frames, 0);
     assert!(
         summary.problems[0]
             .message
@@ -134,7 +168,7 @@ fn a_killed_recorder_loses_only_what_waited() {
 fn a_full_disk_keeps_what_was_complete() {
     for takes_back in [false, true] {
         let out = Shared {
-            room: Some(300_000),
+            room: Some(700_000),
             takes_back,
             ..Shared::default()
         };
@@ -168,7 +202,7 @@ fn a_full_disk_keeps_what_was_complete() {
 #[test]
 fn loss_after_a_full_disk_is_stated_once_there_is_room_again() {
     let out = Shared {
-        room: Some(300_000),
+        room: Some(700_000),
         takes_back: true,
         ..Shared::default()
     };
@@ -181,7 +215,7 @@ fn loss_after_a_full_disk_is_stated_once_there_is_room_again() {
             time.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         )
     };
-    let failed = (0..1_927 * 4)
+    let failed = (0..30_000)
         .filter(|&time| writer.push(0, &noise(time)).is_err())
         .count();
     assert!(failed > 0);
@@ -189,7 +223,7 @@ fn loss_after_a_full_disk_is_stated_once_there_is_room_again() {
     let (out, totals) = writer.finish(&End::default()).expect("finishes");
     let (events, summary) = read(&out.bytes.borrow()).expect("reads");
     assert_eq!(summary.lost, [(2, totals.lost)].into());
-    assert_eq!(events.len() as u64 + totals.lost, 1_927 * 4);
+    assert_eq!(events.len() as u64 + totals.lost, 30_000);
     assert_eq!(events.len() as u64, totals.events);
 }
 
