@@ -21,6 +21,10 @@ pub fn vpnbench() -> Command {
 }
 
 fn build() -> PathBuf {
+    // A program that was built already, for benchmarks of another profile.
+    if let Some(path) = std::env::var_os("VPNBENCH") {
+        return path.into();
+    }
     // Test programs are in target/PROFILE/deps.
     let test = std::env::current_exe().expect("the test program has a path");
     let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");

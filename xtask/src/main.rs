@@ -1,10 +1,11 @@
-//! vpnbench's own build, set-up and test commands: `cargo xtask COMMAND`.
+//! vpnbench's own build, set-up, test and benchmark commands: `cargo xtask COMMAND`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command-line tool"
 )]
 
+mod bench;
 mod build;
 mod demo;
 mod ebpf_toolchain;
@@ -42,6 +43,8 @@ enum Task {
     Demo,
     /// Set up, check format, lints and structure, and run every test
     Test,
+    /// Measure what watching costs, with tcpdump beside it; wants an idle machine
+    Bench,
     /// Check the structure: imports between stages, purity, sizes, unsafe code
     Tidy,
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Build { release } => build::run(release),
         Task::Demo => demo::run(),
         Task::Test => test::run(),
+        Task::Bench => bench::run(),
         Task::Tidy => tidy::run(),
     };
     match result {

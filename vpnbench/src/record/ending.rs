@@ -17,6 +17,8 @@ use crate::trace::{Totals, TraceFile};
 /// The end of a recording: stop the threads, close the books.
 pub(super) struct Ending {
     pub(super) signals: Arc<Signals>,
+    /// CPU seconds of the process before it began to record: loading is not watching.
+    pub(super) cpu_before_s: f64,
     pub(super) draining: JoinHandle<Drained<TraceFile>>,
     pub(super) following: JoinHandle<(Filter, Plan)>,
     pub(super) reason: Reason,
@@ -39,7 +41,7 @@ impl Ending {
             command_status: self.command.clone(),
             counts: counts(&drained, drained.writer.totals()),
             unrecorded: unrecorded(&drained, &filter),
-            tool_cpu_s: process_cpu_s(),
+            tool_cpu_s: process_cpu_s() - self.cpu_before_s,
             softirq_s: drained.attached.softirq_s(),
             environment,
         };

@@ -15,6 +15,7 @@ use vpnbench_common::catalog::{Group, ProbeId};
 use vpnbench_common::settings::process;
 
 use super::calls::{PACKET_CALLS, SOCKET_CALLS};
+use super::clock::process_cpu_s;
 use super::command::Benchmark;
 use super::drain::{Drain, Signals};
 use super::ending::Ending;
@@ -302,6 +303,7 @@ impl Recording {
             signals: self.signals.clone(),
             notes,
         };
+        let cpu_before_s = process_cpu_s();
         let drain = self.drain;
         let draining = spawn("vpnbench-drain", move || drain.run())?;
         let following = spawn("vpnbench-follow", move || follow.run(&events))?;
@@ -315,6 +317,7 @@ impl Recording {
             interrupt::back_to_default();
         }
         let ending = Ending {
+            cpu_before_s,
             signals: self.signals.clone(),
             draining,
             following,
