@@ -103,10 +103,7 @@ fn probe(row: &Probe, statuses: &[ProbeStatus], refusal: Option<&str>) -> Doctor
 
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    line.trim_end_matches(": ")
-        .trim_end_matches(" Verifier output:")
-        .trim_end_matches('.')
-        .to_owned()
+    line.trim_end_matches('.').to_owned()
 }
 
 fn remedy(row: &Probe, state: ProbeState) -> Option<String> {

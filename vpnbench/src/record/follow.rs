@@ -80,9 +80,16 @@ impl Follow {
         (self.filter, self.plan)
     }
 
-    /// Whether none of the watched devices exists.
+    /// Whether no watched tunnel exists, or no watched device where no tunnel was named: the wire
+    /// outlives a tunnel and says nothing without it.
     fn devices_gone(&self) -> bool {
-        self.plan.devices.iter().all(|device| device.ifindex == 0)
+        let tunnels = self.plan.devices.iter().any(is_tunnel);
+        let mut watched = self
+            .plan
+            .devices
+            .iter()
+            .filter(|one| !tunnels || is_tunnel(one));
+        watched.all(|device| device.ifindex == 0)
     }
 
     /// Says what happened to a watched device; returns whether to look again.
@@ -149,6 +156,10 @@ impl Follow {
         };
         let _ = self.changes.send(change);
     }
+}
+
+fn is_tunnel(device: &WatchedDevice) -> bool {
+    device.role == "tunnel"
 }
 
 /// Threads of the kernel are not the daemon's: discovery does not find them again.
