@@ -119,7 +119,11 @@ pub(crate) fn bpf_refused() -> Result<()> {
     ensure!(!place.trace().exists(), "a trace of nothing");
     let ended = place.finish(place.under(&wrapper, binary::path(), "doctor"))?;
     ended.expect(3, &[])?;
-    ensure!(ended.stdout.contains("not permitted"), "{}", ended.stdout);
+    ensure!(
+        ended.stdout.contains("does not let this user"),
+        "{}",
+        ended.stdout
+    );
     Ok(())
 }
 

@@ -80,16 +80,15 @@ impl Follow {
         (self.filter, self.plan)
     }
 
-    /// Whether no watched tunnel exists, or no watched device where no tunnel was named: the wire
+    /// Whether no watched tunnel exists, or no watched device where there is no tunnel: the wire
     /// outlives a tunnel and says nothing without it.
     fn devices_gone(&self) -> bool {
-        let tunnels = self.plan.devices.iter().any(is_tunnel);
-        let mut watched = self
-            .plan
-            .devices
-            .iter()
-            .filter(|one| !tunnels || is_tunnel(one));
-        watched.all(|device| device.ifindex == 0)
+        let plan = &self.plan;
+        if plan.tunnels.is_empty() {
+            plan.devices.iter().all(|device| device.ifindex == 0)
+        } else {
+            plan.tunnels.iter().all(|tunnel| tunnel.ifindex == 0)
+        }
     }
 
     /// Says what happened to a watched device; returns whether to look again.
@@ -156,10 +155,6 @@ impl Follow {
         };
         let _ = self.changes.send(change);
     }
-}
-
-fn is_tunnel(device: &WatchedDevice) -> bool {
-    device.role == "tunnel"
 }
 
 /// Threads of the kernel are not the daemon's: discovery does not find them again.
