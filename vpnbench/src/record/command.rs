@@ -116,7 +116,7 @@ pub(super) fn find_program(program: &OsStr, directory: Option<&Path>) -> io::Res
     std::env::split_paths(&path)
         .map(|entry| directory.join(entry).join(program))
         .find(|path| path.is_file())
-        .ok_or_else(|| io::ErrorKind::NotFound.into())
+        .ok_or_else(|| nix::Error::ENOENT.into())
 }
 
 /// Our standard error as the standard output of a child.
