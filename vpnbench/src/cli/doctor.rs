@@ -10,11 +10,18 @@ use crate::trace::model::ProbeStatus;
 /// Loads and attaches everything once, and says what happened.
 pub(super) fn examine() -> DoctorReport {
     let host = crate::record::environment::host();
-    let checks = doctor::conditions().into_iter().map(check).collect();
+    let mut checks: Vec<Check> = doctor::conditions().into_iter().map(check).collect();
     let (statuses, refusal) = match try_all() {
         Ok(statuses) => (statuses, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
+    checks.extend(refusal.as_ref().map(|found| Check {
+        name: "recording".to_owned(),
+        ok: false,
+        required: true,
+        found: found.clone(),
+        remedy: Some("mend what is missing above, then run `vpnbench doctor` again".to_owned()),
+    }));
     let probes = PROBES
         .iter()
         .map(|row| probe(row, &statuses, refusal.as_deref()))
@@ -103,10 +110,7 @@ fn probe(row: &Probe, statuses: &[ProbeStatus], refusal: Option<&str>) -> Doctor
 
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    line.trim_end_matches(": ")
-        .trim_end_matches(" Verifier output:")
-        .trim_end_matches('.')
-        .to_owned()
+    line.trim_end_matches('.').to_owned()
 }
 
 fn remedy(row: &Probe, state: ProbeState) -> Option<String> {

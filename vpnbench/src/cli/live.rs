@@ -1,11 +1,12 @@
 //! Commands that need the kernel.
 
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::args::{AttachArgs, CaptureArgs, DoctorArgs, Format, RecordArgs};
-use super::offline::{analyse, write_report};
+use super::offline::{analyse, write_form};
 use super::output::Output;
 use super::values::{Destination, chosen_probes};
 use super::{ExitStatus, Failure};
@@ -31,18 +32,18 @@ pub(super) fn doctor(args: DoctorArgs, output: &mut Output) -> Result<ExitStatus
 pub(super) fn attach(args: AttachArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
     let destination = args.report_file.unwrap_or(Destination::Stdout);
     let stdout_is_ours = args.report == Format::Json && destination == Destination::Stdout;
-    let temporary = tempfile::Builder::new()
-        .prefix("vpnbench-")
-        .tempdir()
-        .context("cannot create a temporary directory for the trace")?;
+    // Without a name, so that nothing is left of it however this process ends.
+    let temporary = tempfile::tempfile().context("cannot create a temporary file for the trace")?;
     let trace = args
         .output
         .clone()
-        .unwrap_or_else(|| temporary.path().join("run.vbt"));
+        .unwrap_or_else(|| format!("/proc/self/fd/{}", temporary.as_raw_fd()).into());
+    // While the privileges to create it are there, and before the command runs.
+    let mut target = output.open(&destination)?;
     let request = request(args.capture, trace.clone(), stdout_is_ours);
     let outcome = run(&request)?;
     let report = analyse(&trace)?;
-    write_report(&report, args.report, &destination, output)?;
+    output.write_to(&mut target, write_form(&report, args.report))?;
     match &args.output {
         Some(path) => log::info!("trace kept in {}", path.display()),
         None => log::info!("the trace was temporary; keep it with -o FILE"),

@@ -12,6 +12,7 @@ use super::output::Output;
 use super::values::Destination;
 use super::{ExitStatus, Failure};
 use crate::analysis::{Analyses, Context, Problem, Severity};
+use crate::report::table::Screen;
 use crate::report::{self, Recording, Report};
 use crate::trace::{self, Reader};
 
@@ -35,10 +36,18 @@ pub(super) fn write_report(
     destination: &Destination,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    output.to(destination, |out, screen| match format {
+    output.to(destination, write_form(report, format))
+}
+
+/// Writes a report in one of its forms to whatever it is given.
+pub(super) fn write_form(
+    report: &Report,
+    format: Format,
+) -> impl FnOnce(&mut dyn io::Write, Screen) -> io::Result<()> {
+    move |out, screen| match format {
         Format::Text => report::terminal::write(report, screen, out),
         Format::Json => report::json::write(report, out),
-    })
+    }
 }
 
 /// Reads a trace once, from a file or for `-` from stdin, and analyses it.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::PathBuf;
 
 use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
@@ -15,6 +16,14 @@ use crate::report::table::Screen;
 const DEFAULT_WIDTH: usize = 100;
 /// Narrowest width that is used.
 const NARROWEST: usize = 40;
+
+/// An open destination.
+pub(super) enum Target {
+    /// Stdout.
+    Stdout,
+    /// A file with its name.
+    File(File, PathBuf),
+}
 
 /// Stdout of this process and how to write to it.
 pub(super) struct Output {
@@ -36,23 +45,48 @@ impl Output {
         destination: &Destination,
         write: impl FnOnce(&mut dyn Write, Screen) -> io::Result<()>,
     ) -> Result<(), Failure> {
-        match destination {
-            Destination::Stdout => {
+        let mut target = self.open(destination)?;
+        self.write_to(&mut target, write)
+    }
+
+    /// Opens a destination. What is in the file stays until something is written.
+    pub(super) fn open(&self, destination: &Destination) -> Result<Target, Failure> {
+        Ok(match destination {
+            Destination::Stdout => Target::Stdout,
+            Destination::File(path) => {
+                let mut options = File::options();
+                let file = options.write(true).create(true).truncate(false).open(path);
+                let file = file.with_context(|| format!("cannot create {}", path.display()))?;
+                Target::File(file, path.clone())
+            }
+        })
+    }
+
+    /// Writes to an open destination; `write` gets the writer and what its screen is like.
+    pub(super) fn write_to(
+        &mut self,
+        target: &mut Target,
+        write: impl FnOnce(&mut dyn Write, Screen) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        match target {
+            Target::Stdout => {
                 let screen = self.screen();
                 write(&mut self.stdout, screen)?;
                 self.flush()?;
             }
-            Destination::File(path) => {
+            Target::File(file, path) => {
                 let screen = Screen {
                     width: DEFAULT_WIDTH,
                     colour: self.color == ColorMode::Always,
                 };
-                let file = File::create(path)
-                    .with_context(|| format!("cannot create {}", path.display()))?;
+                let failed = || format!("cannot write {}", path.display());
+                if file.metadata().is_ok_and(|data| data.is_file()) {
+                    file.set_len(0).with_context(failed)?;
+                }
                 let mut file = BufWriter::new(file);
                 write(&mut file, screen)
                     .and_then(|()| file.flush())
-                    .with_context(|| format!("cannot write {}", path.display()))?;
+                    .with_context(failed)?;
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use vpnbench_common::settings::{ProbeCounts, SOFTIRQ_VECTORS, Settings, Unrecord
 
 use super::fields::{FieldError, KernelTypes};
 use super::filter::{Filter, FilterError};
-use crate::trace::model::{FieldLayout, KindLayout, ProbeStatus};
+use crate::trace::model::{COVERED, FieldLayout, KindLayout, NOT_ASKED_FOR, ProbeStatus};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vpnbench-ebpf"));
@@ -273,10 +273,10 @@ impl Loaded {
 
     fn attach_row(&mut self, row: &Probe, covered: &BTreeSet<ProbeId>) -> Result<(), String> {
         if !self.wanted.contains(&row.id) {
-            return Err("not asked for".to_owned());
+            return Err(NOT_ASKED_FOR.to_owned());
         }
         if covered.contains(&row.id) {
-            return Err("skb_consume_udp shows the same with more".to_owned());
+            return Err(COVERED.to_owned());
         }
         if let Attach::TpBtf(name) = row.attach
             && self.params.get(name).copied().flatten().is_none()
@@ -290,7 +290,34 @@ impl Loaded {
             .ebpf
             .program_mut(row.name)
             .ok_or("not in the BPF object")?;
-        attach_program(program, row, &self.btf).map_err(|error| chain(&error))
+        attach_program(program, row, &self.btf).map_err(|error| reason(&error))
+    }
+}
+
+/// Lines of the verifier's log that say what it did not like; the ones before are its way there.
+const VERIFIER_LINES: usize = 3;
+
+/// Why a program did not attach. The verifier's log only if the verifier had anything to say.
+fn reason(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return chain(error);
+    };
+    let what = io_error.to_string();
+    let what = what.split(" (os error").next().unwrap_or_default();
+    let log = verifier_log.to_string();
+    let lines: Vec<&str> = log
+        .lines()
+        .map(str::trim)
+        // Its statistics.
+        .filter(|line| !line.is_empty() && !line.starts_with("processed "))
+        .collect();
+    match &lines[lines.len().saturating_sub(VERIFIER_LINES)..] {
+        [] => what.to_owned(),
+        last => format!("{what}: {}", last.join(" | ")),
     }
 }
 

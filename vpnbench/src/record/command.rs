@@ -1,6 +1,9 @@
 //! The benchmark command: started, watched from its first instruction, ended with the recording.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -36,6 +39,7 @@ impl Benchmark {
         if stdout_is_ours {
             builder.stdout(stderr_copy()?);
         }
+        end_with_parent(&mut builder);
         let started_ns = monotonic_ns();
         let child = builder.spawn()?;
         let pid = child
@@ -82,6 +86,37 @@ impl Benchmark {
         self.child.start_kill()?;
         self.wait().await
     }
+}
+
+/// Has the kernel send SIGTERM to the command when the thread that starts it ends, which is when
+/// the recorder was killed: nobody else would end the command then.
+fn end_with_parent(builder: &mut Command) {
+    let parent = Pid::this();
+    let body = move || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        // The parent may have gone before the kernel knew what to do about it.
+        if Pid::parent() == parent {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    };
+    // SAFETY: between fork and exec the body makes two system calls and allocates nothing.
+    unsafe { builder.pre_exec(body) };
+}
+
+/// The program that a command would run, as execvp looks for it.
+pub(super) fn find_program(program: &OsStr, directory: Option<&Path>) -> io::Result<PathBuf> {
+    let directory = directory.unwrap_or(Path::new("."));
+    if program.as_bytes().contains(&b'/') {
+        let path = directory.join(program);
+        return path.metadata().map(|_| path);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    std::env::split_paths(&path)
+        .map(|entry| directory.join(entry).join(program))
+        .find(|path| path.is_file())
+        .ok_or_else(|| nix::Error::ENOENT.into())
 }
 
 /// Our standard error as the standard output of a child.

@@ -40,6 +40,8 @@ pub(super) struct Signals {
     pub(super) rediscover: AtomicBool,
     /// Set when the trace cannot be written any more.
     pub(super) failed: AtomicBool,
+    /// Set, before `failed`, when that is because the reader of a pipe went away.
+    pub(super) reader_gone: AtomicBool,
     /// Events stored so far, for the progress line.
     pub(super) events: std::sync::atomic::AtomicU64,
     /// Events lost so far, for the progress line.
@@ -92,6 +94,10 @@ impl<W: Write> Drain<W> {
                 }
                 Ok(_) => {}
                 Err(failure) => {
+                    let reader_gone = failure.is_closed_pipe();
+                    self.signals
+                        .reader_gone
+                        .store(reader_gone, Ordering::Release);
                     error = Some(failure);
                     self.signals.failed.store(true, Ordering::Release);
                     break;

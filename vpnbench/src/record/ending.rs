@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::clock::process_cpu_s;
 use super::drain::{Drained, Signals};
@@ -12,7 +13,10 @@ use super::session::{Outcome, Reason, RecordError, roles};
 use crate::probe::discover::Plan;
 use crate::probe::filter::Filter;
 use crate::trace::model::{CommandStatus, End, ProbeCount, UnrecordedCount};
-use crate::trace::{Totals, TraceFile};
+use crate::trace::{Totals, TraceError, TraceFile};
+
+/// How long the last events may take to be written before the user hears why nothing happens.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The end of a recording: stop the threads, close the books.
 pub(super) struct Ending {
@@ -34,6 +38,7 @@ impl Ending {
         let environment = environment::snapshot(&plan.netns, &roles(&plan));
         let clock = environment::clock();
         self.signals.finish.store(true, Ordering::Release);
+        wait_for_reader(&self.draining, say);
         let drained = join(self.draining);
         let end = End {
             clock,
@@ -45,6 +50,10 @@ impl Ending {
             softirq_s: drained.attached.softirq_s(),
             environment,
         };
+        let reader_gone = drained
+            .error
+            .as_ref()
+            .is_some_and(TraceError::is_closed_pipe);
         let mut write_error = drained.error.map(|error| error.to_string());
         let totals = drained.writer.totals().clone();
         let totals = match drained.writer.finish(&end) {
@@ -60,6 +69,11 @@ impl Ending {
             }
         };
         drop(drained.attached);
+        if reader_gone {
+            // As anywhere else, a closed pipe is not an error.
+            write_error = None;
+            say("the reader of the trace went away, which ended the recording");
+        }
         if let Some(error) = &write_error {
             say(error);
         }
@@ -69,6 +83,17 @@ impl Ending {
             totals,
             write_error,
         })
+    }
+}
+
+/// Says why nothing happens when whoever reads the trace from a pipe has stopped.
+fn wait_for_reader<T>(draining: &JoinHandle<T>, say: &mut dyn FnMut(&str)) {
+    let deadline = Instant::now() + PATIENCE;
+    while !draining.is_finished() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if !draining.is_finished() {
+        say("waiting for the trace to be written: its disk or reader is slow; Ctrl-C gives up");
     }
 }
 

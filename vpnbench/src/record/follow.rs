@@ -80,9 +80,15 @@ impl Follow {
         (self.filter, self.plan)
     }
 
-    /// Whether none of the watched devices exists.
+    /// Whether no watched tunnel exists, or no watched device where there is no tunnel: the wire
+    /// outlives a tunnel and says nothing without it.
     fn devices_gone(&self) -> bool {
-        self.plan.devices.iter().all(|device| device.ifindex == 0)
+        let plan = &self.plan;
+        if plan.tunnels.is_empty() {
+            plan.devices.iter().all(|device| device.ifindex == 0)
+        } else {
+            plan.tunnels.iter().all(|tunnel| tunnel.ifindex == 0)
+        }
     }
 
     /// Says what happened to a watched device; returns whether to look again.

@@ -2,7 +2,7 @@
 //! changes, stop, close the books.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use vpnbench_common::settings::process;
 
 use super::calls::{PACKET_CALLS, SOCKET_CALLS};
 use super::clock::process_cpu_s;
-use super::command::Benchmark;
+use super::command::{Benchmark, find_program};
 use super::drain::{Drain, Signals};
 use super::ending::Ending;
 use super::environment;
@@ -58,6 +58,19 @@ pub struct Request {
     pub second_interrupt_ends: bool,
 }
 
+impl Request {
+    /// The output as messages name it.
+    fn output_name(&self) -> String {
+        if self.output == Path::new("/dev/stdout") {
+            "standard output".to_owned()
+        } else if self.output.starts_with("/proc/self/fd") {
+            format!("a temporary file in {}", std::env::temp_dir().display())
+        } else {
+            self.output.display().to_string()
+        }
+    }
+}
+
 /// How a recording ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -84,6 +97,8 @@ pub enum Reason {
     Device,
     /// The trace could not be written any more.
     Disk,
+    /// Whoever read the trace from a pipe went away.
+    Reader,
 }
 
 impl Reason {
@@ -96,6 +111,7 @@ impl Reason {
             Self::Interrupt => "interrupt",
             Self::Device => "device",
             Self::Disk => "disk",
+            Self::Reader => "reader",
         }
     }
 }
@@ -168,6 +184,14 @@ pub fn record(
     command: Option<Command>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Outcome, RecordError> {
+    // Before anything is touched: the output may be an older trace.
+    if let Some(command) = &command {
+        let program = command.get_program();
+        find_program(program, command.get_current_dir()).map_err(|source| {
+            let program = program.to_string_lossy().into_owned();
+            RecordError::Command { program, source }
+        })?;
+    }
     let plan = discover::discover(&request.selector)?;
     for note in &plan.notes {
         say(note);
@@ -253,7 +277,7 @@ impl Recording {
             ..start
         };
         open_filter(&mut filter, &plan)?;
-        let name = request.output.display().to_string();
+        let name = request.output_name();
         let writer = Writer::create_named(file, &name, &start)?;
         let signals = Arc::new(Signals::default());
         let (changes, incoming) = mpsc::channel();
@@ -289,12 +313,17 @@ impl Recording {
         // it and its children are watched from their first instruction.
         let benchmark = {
             let _guard = runtime.enter();
-            start_command(request, command, &mut self.filter)?
+            start_command(request, command, &mut self.filter).inspect_err(|_| {
+                // A trace of nothing helps nobody; a pipe or device stays.
+                if request.output.is_file() {
+                    let _ = std::fs::remove_file(&request.output);
+                }
+            })?
         };
-        let (events, _watches) = follow::watch_links(&self.plan);
-        // Both stay with this thread and what it starts: capabilities are per thread.
+        // It stays with this thread and what it starts from here on: capabilities are per thread.
         let netns = self.plan.netns.clone();
         drop_privileges(&netns, say);
+        let (events, _watches) = follow::watch_links(&self.plan);
         let (notes, heard) = mpsc::channel();
         let follow = Follow {
             plan: self.plan,
@@ -435,6 +464,13 @@ impl Wait<'_> {
                     status = running.stop() => status.ok(),
                     () = second_interrupt(), if reason == Reason::Interrupt => None,
                 };
+                if stopped.is_none() && reason == Reason::Interrupt {
+                    // Kills the command; the trace written so far stays.
+                    drop(running);
+                    if self.request.second_interrupt_ends {
+                        interrupt::end_now();
+                    }
+                }
                 (reason, stopped)
             }
             (status, _) => (reason, status),
@@ -457,6 +493,8 @@ impl Wait<'_> {
             return Ended::Because(Reason::Interrupt);
         };
         let mut tick = tokio::time::interval(Duration::from_millis(100));
+        // Said when signals are caught and everything is watched.
+        log::info!("recording to {}", self.request.output_name());
         let progress = Progress::start(self.request.progress);
         loop {
             tokio::select! {
@@ -469,6 +507,9 @@ impl Wait<'_> {
                         progress.suspend(|| say(&sentence));
                     }
                     progress.update(self.signals);
+                    if self.signals.reader_gone.load(Ordering::Acquire) {
+                        return Ended::Because(Reason::Reader);
+                    }
                     if self.signals.failed.load(Ordering::Acquire) {
                         return Ended::Because(Reason::Disk);
                     }
@@ -501,7 +542,14 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 }
 
 async fn second_interrupt() {
-    if let Ok(mut interrupt) = signal(SignalKind::interrupt()) {
-        interrupt.recv().await;
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }

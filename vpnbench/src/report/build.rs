@@ -198,10 +198,14 @@ fn unseen(context: &Context<'_>, capture: &Capture) -> Vec<Problem> {
         let message = "the recording did not end in order: counters at the end are missing, so nothing can be reconciled";
         problems.push(Problem::data_loss("capture", message));
     }
+    let mut replaced: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for probe in &capture.probes {
         let shows = context.probe_doc(&probe.name);
-        if !probe.attached {
-            let reason = probe.reason.as_deref().unwrap_or("no reason recorded");
+        let reason = probe.reason.as_deref().unwrap_or("no reason recorded");
+        let unneeded = [trace::NOT_ASKED_FOR, trace::COVERED].contains(&reason);
+        if !probe.attached && context.has_stand_in(&probe.name) && !unneeded {
+            replaced.entry(reason).or_default().push(&probe.name);
+        } else if !probe.attached && !unneeded {
             let message = format!("not seen: {shows} ({} not attached: {reason})", probe.name);
             problems.push(Problem::info("capture", message));
         }
@@ -211,6 +215,21 @@ fn unseen(context: &Context<'_>, capture: &Capture) -> Vec<Problem> {
                 probe.lost, probe.name
             );
             problems.push(Problem::data_loss("capture", message));
+        }
+    }
+    for (reason, names) in replaced {
+        let names = names.join(", ");
+        let message = format!("second-tier probes not accepted by this kernel: {names} ({reason})");
+        problems.push(Problem::info("capture", message));
+    }
+    for count in context.end.into_iter().flat_map(|end| &end.counts) {
+        if count.skipped > 0 {
+            let name = probe_row(count.id).map_or("a probe", |row| row.name);
+            let message = format!(
+                "the kernel skipped {} runs of {name} that would have interrupted themselves; whether they saw anything watched is unknown",
+                count.skipped
+            );
+            problems.push(Problem::info("capture", message));
         }
     }
     for (part, missing) in context
@@ -334,6 +353,15 @@ fn retransmissions(context: &Context<'_>, outputs: &Outputs) -> Retransmits {
 }
 
 impl Context<'_> {
+    /// Whether the probe that stands in for another one is attached.
+    fn has_stand_in(&self, name: &str) -> bool {
+        let mut probes = self.start.probes.iter();
+        probes
+            .find(|probe| probe.name == name)
+            .and_then(|probe| probe_row(probe.id)?.fallback)
+            .is_some_and(|fallback| self.attached(fallback))
+    }
+
     /// What a probe shows, in the catalog's words.
     fn probe_doc(&self, name: &str) -> &'static str {
         let id = self

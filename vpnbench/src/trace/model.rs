@@ -120,6 +120,11 @@ pub struct CommandStatus {
     pub cpu_s: f64,
 }
 
+/// [`ProbeStatus::reason`] of a probe that the user left out.
+pub const NOT_ASKED_FOR: &str = "not asked for";
+/// [`ProbeStatus::reason`] of a probe that another one makes unnecessary.
+pub const COVERED: &str = "skb_consume_udp shows the same with more";
+
 /// A probe and whether it could be attached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProbeStatus {
