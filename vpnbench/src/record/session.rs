@@ -453,6 +453,8 @@ impl Wait<'_> {
         ) else {
             return Ended::Because(Reason::Interrupt);
         };
+        // Everything is armed, Ctrl-C too.
+        log::info!("recording");
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         let progress = Progress::start(self.request.progress);
         loop {
