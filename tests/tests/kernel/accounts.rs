@@ -35,7 +35,7 @@ impl Link {
 /// Counters of one namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Account {
-    links: BTreeMap<String, Link>,
+    pub(crate) links: BTreeMap<String, Link>,
     protocols: BTreeMap<String, u64>,
 }
 
@@ -141,12 +141,19 @@ pub(crate) fn settled(hosts: &[&Host]) -> Result<Vec<Account>> {
         let Ok(now) = read_all(hosts) else {
             return false;
         };
-        same = if now == last { same + 1 } else { 0 };
+        same = if same_links(&now, &last) { same + 1 } else { 0 };
         last = now;
         same >= 5
     });
     ensure!(quiet, "the devices do not come to rest");
     Ok(last)
+}
+
+/// Whether no device counted anything in between.
+pub(crate) fn same_links(one: &[Account], other: &[Account]) -> bool {
+    one.iter()
+        .zip(other)
+        .all(|(one, other)| one.links == other.links)
 }
 
 /// The accounts of all hosts.

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use vpnbench::probe::netns::{Netns, NetnsSpec};
-use vpnbench_tests::netns::Namespace;
+use vpnbench_tests::netns::{Namespace, wait_for};
 
 /// The wire between two hosts.
 pub(crate) const WIRE: &str = "vd0";
@@ -70,12 +71,14 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(family: Family) -> Result<Self> {
         let namespace = Namespace::new()?;
         let netns = Netns::open(&NetnsSpec::Name(namespace.name.clone()))?;
         let host = Self { namespace, netns };
+        let without_v6 = if family == Family::V4 { "1" } else { "0" };
         for scope in ["all", "default"] {
             for (name, value) in [
+                ("disable_ipv6", without_v6),
                 ("accept_dad", "0"),
                 ("accept_ra", "0"),
                 ("router_solicitations", "0"),
@@ -131,6 +134,18 @@ impl Host {
         Ok(())
     }
 
+    /// Waits until the kernel has taken note that a device is up, which it does once a second.
+    pub(crate) fn wait_until_up(&self, device: &str) -> Result<()> {
+        let show = format!("-o link show {device}");
+        let up = wait_for(Duration::from_secs(5), || {
+            self.ip(&show).is_ok_and(|line| {
+                !line.contains("state DOWN") && !line.contains("state LOWERLAYERDOWN")
+            })
+        });
+        ensure!(up, "{device} does not come up");
+        Ok(())
+    }
+
     /// Makes a neighbour known for good.
     pub(crate) fn neighbour(&self, device: &str, address: IpAddr, hardware: &str) -> Result<()> {
         self.ip(&format!(
@@ -142,7 +157,7 @@ impl Host {
 
 /// Two hosts on a wire, addresses 1 and 2 of network 99.
 pub(crate) fn wired(family: Family) -> Result<[Host; 2]> {
-    let (a, b) = (Host::new()?, Host::new()?);
+    let (a, b) = (Host::new(family)?, Host::new(family)?);
     let hardware = ["02:00:00:00:63:01", "02:00:00:00:63:02"];
     a.ip(&format!(
         "link add {WIRE} address {} type veth peer name {WIRE} address {} netns {}",
@@ -156,5 +171,7 @@ pub(crate) fn wired(family: Family) -> Result<[Host; 2]> {
         let address = family.address(99, other);
         host.neighbour(WIRE, address, hardware[usize::from(other) - 1])?;
     }
+    a.wait_until_up(WIRE)?;
+    b.wait_until_up(WIRE)?;
     Ok([a, b])
 }

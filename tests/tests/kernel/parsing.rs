@@ -181,10 +181,8 @@ fn well_formed(family: Family) -> Result<Vec<Frame>> {
 
 /// Frames come in through one port of a bridge and leave by the other: read on both ways.
 pub(crate) fn parsing(family: Family) -> Result<()> {
-    let host = Host::new()?;
-    for scope in ["all", "default"] {
-        host.set(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
-    }
+    // The frames are of both versions, but nobody here has an address.
+    let host = Host::new(Family::V4)?;
     let (device, second) = (
         tun::open_tap(&host.netns, DEVICE)?,
         tun::open_tap(&host.netns, SECOND)?,
@@ -203,19 +201,16 @@ pub(crate) fn parsing(family: Family) -> Result<()> {
     frames.push(("ARP", frames::arp_frame()));
     let sound = frames.len();
     frames.extend(frames::broken_frames()?);
-    let devices = format!("{DEVICE},{SECOND}");
+    host.wait_until_up("br0")?;
+    let arguments = ["--netns", host.name(), "--tun", DEVICE, "--outer", SECOND];
     let mut out = Vec::new();
-    let recorded = record(
-        &[&host],
-        &["--netns", host.name(), "--tun", &devices],
-        || {
-            for (name, frame) in &frames {
-                (&device).write_all(frame).context(*name)?;
-            }
-            drain(&second, |frame| out.push(frame.to_vec()))?;
-            Ok(())
-        },
-    )?;
+    let recorded = record(&[&host], &arguments, || {
+        for (name, frame) in &frames {
+            (&device).write_all(frame).context(*name)?;
+        }
+        drain(&second, |frame| out.push(frame.to_vec()))?;
+        Ok(())
+    })?;
     let index = |device: &str| {
         let devices = recorded.report.taps.iter();
         devices
@@ -317,9 +312,8 @@ fn broken(packet: &Packet) -> Result<()> {
 /// Payload is kept only if asked for.
 pub(crate) fn payload(family: Family) -> Result<()> {
     for kept in [0, KEPT] {
-        let host = Host::new()?;
+        let host = Host::new(family)?;
         let device = open(&host, family, true)?;
-        drain(&device, |_| ())?;
         let frames = well_formed(family)?;
         let socket = host.udp(family.address(98, 1), 0)?;
         let target = SocketAddr::new(family.address(98, 2), 4000);

@@ -23,7 +23,7 @@ const BLACKOUT: Duration = Duration::from_millis(250);
 
 /// Two hosts, each with a TUN device: addresses 1 and 2 of network 98.
 pub(crate) fn joined(family: Family, flags: i32) -> Result<([Host; 2], [std::fs::File; 2])> {
-    let hosts = [Host::new()?, Host::new()?];
+    let hosts = [Host::new(family)?, Host::new(family)?];
     let open = |host: &Host, number| -> Result<std::fs::File> {
         let device = tun::open(&host.netns, DEVICE, flags, 1)?.remove(0);
         host.up(DEVICE, family, 98, number)?;
@@ -143,17 +143,21 @@ fn check(recorded: &Recorded, hosts: &[Host; 2]) -> Result<()> {
         let data = data.filter(|one| here(one.netns) && one.error == 0);
         let data: u64 = data.map(|one| u64::from(one.segments)).sum();
         let synacks = recorded.events.synacks.iter().filter(|one| here(one.netns));
-        let seen = data + synacks.count() as u64;
+        let synacks = synacks.count() as u64;
+        let seen = data + synacks;
         ensure!(seen == kernel, "TcpRetransSegs {kernel}, seen {seen}");
         total += seen;
-        for (name, at_least) in [
-            ("TcpRetransSegs", false),
-            ("TcpExtTCPFastRetrans", false),
-            ("TcpExtTCPSlowStartRetrans", false),
-            ("TcpExtTCPSynRetrans", false),
-            ("TcpExtTCPTimeouts", false),
-            ("TcpExtTCPLossProbes", true),
-            ("TcpExtTCPSackRecovery", false),
+        // Counters, and how many the kernel may count that are no retransmission of data.
+        for (name, more) in [
+            ("TcpRetransSegs", 0),
+            ("TcpExtTCPFastRetrans", 0),
+            ("TcpExtTCPSlowStartRetrans", 0),
+            ("TcpExtTCPSynRetrans", 0),
+            // A SYN-ACK is sent again by its timer, or because the SYN came again.
+            ("TcpExtTCPTimeouts", synacks),
+            // Probes may carry new data.
+            ("TcpExtTCPLossProbes", u64::MAX),
+            ("TcpExtTCPSackRecovery", 0),
         ] {
             let own = match name {
                 "TcpRetransSegs" => kernel,
@@ -166,10 +170,7 @@ fn check(recorded: &Recorded, hosts: &[Host; 2]) -> Result<()> {
                 .with_context(|| format!("no {name} in the books"))?;
             let seen = line.vpnbench.context("not seen")?;
             ensure!(line.kernel == Some(own), "{line:?}, own {own}");
-            ensure!(
-                seen == own || (at_least && seen < own),
-                "{line:?}, own {own}"
-            );
+            ensure!(seen <= own && own - seen <= more, "{line:?}, own {own}");
             if own > 0 {
                 figures.push(format!("{name} {own} seen {seen}"));
             }

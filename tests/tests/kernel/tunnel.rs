@@ -9,6 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vpnbench_common::catalog::Tap;
 use vpnbench_tests::tun;
 
+use crate::accounts::settled;
 use crate::frames;
 use crate::hosts::{Family, Host};
 use crate::recorder::record;
@@ -47,6 +48,10 @@ pub(crate) fn open(host: &Host, family: Family, ethernet: bool) -> Result<File> 
         host.neighbour(DEVICE, family.address(98, 2), &text(OTHER))?;
     }
     fcntl(&device, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    host.wait_until_up(DEVICE)?;
+    // What the kernel sent when the device came up.
+    settled(&[host])?;
+    drain(&device, |_| ())?;
     Ok(device)
 }
 
@@ -76,10 +81,8 @@ pub(crate) fn tun(family: Family) -> Result<()> {
 }
 
 fn exact(family: Family, ethernet: bool) -> Result<()> {
-    let host = Host::new()?;
+    let host = Host::new(family)?;
     let device = open(&host, family, ethernet)?;
-    // What the kernel sent when the device came up.
-    drain(&device, |_| ())?;
     let (own, other) = (family.address(98, 1), family.address(98, 2));
     let socket = host.udp(own, 0)?;
     let _sink = host.udp(own, 4000)?;
