@@ -25,6 +25,8 @@ pub(crate) fn cpu_time(family: Family) -> Result<()> {
     let to = family.address(98, 2);
     let selectors = pair.selectors();
     let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
+    // Recording begins and ends between two readings each; the daemons hardly run then.
+    let outside = all(&pair)?;
     let mut window = None;
     let recorded = record(&[a, b], &selectors, || {
         let before = all(&pair)?;
@@ -34,45 +36,58 @@ pub(crate) fn cpu_time(family: Family) -> Result<()> {
         Ok(())
     })?;
     let (before, after) = window.context("no readings")?;
-    let (mut kernel, mut seen) = ((0, 0), (0.0, 0.0));
+    let later = all(&pair)?;
+    let mut least = (0, 0);
+    let mut most = (0, 0);
+    let mut seen = (0.0, 0.0);
     let mut busy = 0;
     for (&tid, now) in &after {
         // A thread that began while recording had used nothing before.
-        let then = before.get(&tid).copied().unwrap_or_default();
-        let (run, wait) = (now.0 - then.0, now.1 - then.1);
+        let (early, then) = (at(&outside, tid), at(&before, tid));
+        let end = later.get(&tid).copied().unwrap_or(*now);
+        let run = (now.0 - then.0, end.0 - early.0);
+        let wait = (now.1 - then.1, end.1 - early.1);
         let Some(thread) = recorded.report.threads.iter().find(|one| one.tid == tid) else {
-            ensure!(run == 0, "thread {tid} is not in the report");
+            ensure!(run.0 == 0, "thread {tid} is not in the report");
             continue;
         };
         ensure!(thread.role == "daemon", "{thread:?}");
-        kernel = (kernel.0 + run, kernel.1 + wait);
+        least = (least.0 + run.0, least.1 + wait.0);
+        most = (most.0 + run.1, most.1 + wait.1);
         seen = (seen.0 + thread.cpu_s, seen.1 + thread.runqueue_wait_s);
-        if run >= BUSY_NS {
+        if run.0 >= BUSY_NS {
             busy += 1;
             near(tid, "on a CPU", run, thread.cpu_s)?;
             near(tid, "waiting", wait, thread.runqueue_wait_s)?;
         }
     }
     ensure!(busy > 0, "no thread was busy");
-    near(0, "on a CPU, all", kernel.0, seen.0)?;
-    near(0, "waiting, all", kernel.1, seen.1)?;
+    near(0, "on a CPU, all", (least.0, most.0), seen.0)?;
+    near(0, "waiting, all", (least.1, most.1), seen.1)?;
+    let [least, most] = [least, most].map(|(run, wait)| (run as f64 / 1e9, wait as f64 / 1e9));
     crate::say(&format!(
-        "  {busy} busy of {} threads: schedstat {:.6} s, seen {:.6} s; waiting {:.6} s, seen {:.6} s",
+        "  {busy} busy of {} threads: schedstat {:.6} to {:.6} s, seen {:.6} s; waiting {:.6} to {:.6} s, seen {:.6} s",
         after.len(),
-        kernel.0 as f64 / 1e9,
+        least.0,
+        most.0,
         seen.0,
-        kernel.1 as f64 / 1e9,
+        least.1,
+        most.1,
         seen.1
     ));
     Ok(())
 }
 
-fn near(tid: u32, what: &str, kernel_ns: u64, seen_s: f64) -> Result<()> {
-    let kernel_s = kernel_ns as f64 / 1e9;
-    let difference = (kernel_s - seen_s).abs();
+fn at(readings: &BTreeMap<u32, Times>, tid: u32) -> Times {
+    readings.get(&tid).copied().unwrap_or_default()
+}
+
+/// Whether a figure is what the kernel counted, between the inner and the outer readings.
+fn near(tid: u32, what: &str, (least, most): Times, seen_s: f64) -> Result<()> {
+    let (least, most) = (least as f64 / 1e9, most as f64 / 1e9);
     ensure!(
-        difference <= kernel_s * TOLERANCE,
-        "thread {tid} {what}: schedstat {kernel_s} s, seen {seen_s} s"
+        (least * (1.0 - TOLERANCE)..=most * (1.0 + TOLERANCE)).contains(&seen_s),
+        "thread {tid} {what}: schedstat {least} to {most} s, seen {seen_s} s"
     );
     Ok(())
 }
