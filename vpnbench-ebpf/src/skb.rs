@@ -63,69 +63,80 @@ pub fn place(skb: Pointer, direction: Direction, l2_len: u32) -> Place {
     let data = field!(skb, skb_data as u64);
     let tail = head + u64::from(field!(skb, skb_tail as u32));
     let skb_len = field!(skb, skb_len as u32);
-    let mut len = skb_len;
-    let mut l2 = 0;
+    let mut tags = Tags {
+        ethertype: u16::from_be(field!(skb, skb_protocol as u16)),
+        tci: 0,
+        flags: 0,
+    };
+    if field!(skb, skb_vlan_proto as u16) != 0 {
+        tags.tci = field!(skb, skb_vlan_tci as u16);
+        tags.flags = flags::VLAN;
+    }
+    // Bytes of link-layer header in front of `data`.
+    let mut before = 0;
     let mut l3 = data;
     match direction {
         Direction::Transmit => {
             let network = head + u64::from(field!(skb, skb_network_header as u16));
-            l3 = if network >= data && network < tail {
+            let linked = data + u64::from(l2_len);
+            // A bridge leaves `network_header` at a tag.
+            l3 = if network >= data && network < tail && !is_tag(tags.ethertype) {
                 network
             } else {
-                data + u64::from(l2_len)
+                linked
             };
-            l2 = (l3 - data) as u32;
         }
         Direction::Receive => {
             let mac = head + u64::from(field!(skb, skb_mac_header as u16));
             if mac < data {
-                l2 = (data - mac) as u32 & 0xff;
-                len += l2;
+                before = (data - mac) as u32 & 0xff;
             }
         }
     }
-    let mut place = Place {
+    // Tags inside the frame: one, or two as in IEEE 802.1ad.
+    l3 = tags.skip(l3);
+    l3 = tags.skip(l3);
+    let after = (l3 - data) as u32;
+    Place {
         l3,
         available: if tail > l3 { (tail - l3) as u32 } else { 0 },
-        l3_len: skb_len.wrapping_sub((l3 - data) as u32),
-        len,
-        l2_len: l2 as u16,
-        ethertype: u16::from_be(field!(skb, skb_protocol as u16)),
-        vlan_tci: 0,
-        flags: 0,
-    };
-    if field!(skb, skb_vlan_proto as u16) != 0 {
-        place.vlan_tci = field!(skb, skb_vlan_tci as u16);
-        place.flags = flags::VLAN;
+        l3_len: skb_len.wrapping_sub(after),
+        len: skb_len + before,
+        l2_len: (before + after) as u16,
+        ethertype: tags.ethertype,
+        vlan_tci: tags.tci,
+        flags: tags.flags,
     }
-    if place.ethertype == ETH_P_8021Q || place.ethertype == ETH_P_8021AD {
-        in_band_vlan(&mut place, direction);
-    }
-    place
 }
 
-/// A VLAN tag inside the frame: on receive it lies in front of the network header; on transmit
-/// `network_header` is already behind it.
 #[inline(always)]
-fn in_band_vlan(place: &mut Place, direction: Direction) {
-    let at = if direction == Direction::Receive {
-        place.l3
-    } else {
-        place.l3 - 4
-    };
-    let mut tag = MaybeUninit::<[u16; 2]>::uninit();
-    if !copy(&mut tag, at) {
-        return;
-    }
-    // SAFETY: `copy` has written it.
-    let tag = unsafe { tag.assume_init() };
-    place.vlan_tci = u16::from_be(tag[0]);
-    place.ethertype = u16::from_be(tag[1]);
-    place.flags = flags::VLAN;
-    if direction == Direction::Receive {
-        place.l3 += 4;
-        place.available = place.available.saturating_sub(4);
-        place.l3_len = place.l3_len.saturating_sub(4);
+fn is_tag(ethertype: u16) -> bool {
+    ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD
+}
+
+/// VLAN tags of a frame; the outermost counts.
+struct Tags {
+    ethertype: u16,
+    tci: u16,
+    flags: u8,
+}
+
+impl Tags {
+    /// If a tag is at `l3`, notes it and returns where it ends.
+    #[inline(always)]
+    fn skip(&mut self, l3: u64) -> u64 {
+        let mut tag = MaybeUninit::<[u16; 2]>::uninit();
+        if !is_tag(self.ethertype) || !copy(&mut tag, l3) {
+            return l3;
+        }
+        // SAFETY: `copy` has written it.
+        let tag = unsafe { tag.assume_init() };
+        if self.flags & flags::VLAN == 0 {
+            self.tci = u16::from_be(tag[0]);
+            self.flags |= flags::VLAN;
+        }
+        self.ethertype = u16::from_be(tag[1]);
+        l3 + 4
     }
 }
 
@@ -138,6 +149,19 @@ pub struct Segmentation {
     pub segments: u16,
     /// `gso_type`
     pub kind: u32,
+}
+
+impl Segmentation {
+    /// `gso_segs`, computed for a super-packet that has not been counted: one that a process wrote
+    /// to a TUN device (`virtio_net_hdr_to_skb`, include/linux/virtio_net.h).
+    #[inline(always)]
+    pub fn segments(&self, payload_len: u32) -> u16 {
+        let size = u32::from(self.size);
+        if self.segments != 0 || size == 0 {
+            return self.segments;
+        }
+        ((payload_len + size - 1) / size) as u16
+    }
 }
 
 /// Reads the shared info behind the linear area. Its first 32 bytes hold the three fields in all
@@ -269,6 +293,9 @@ fn ipv4_header(parsed: &mut Parsed, place: &Place, at: *mut u8) -> *const u8 {
     parsed.daddr[0] = u64::from(word(at, 16).to_be());
     let header = u32::from(byte(at, 0) & 15) * 4;
     parsed.l4_offset = header;
+    if header < 20 {
+        return core::ptr::null();
+    }
     if header == 20 {
         // SAFETY: inside the 80 bytes of `Headers`.
         return unsafe { at.add(20) };
@@ -341,6 +368,10 @@ fn extension_headers(parsed: &mut Parsed, place: &Place, at: *mut u8) -> *const 
         }
         proto = (first >> 24) as u8;
         steps += 1;
+        if parsed.frag & 0x1fff != 0 {
+            // What follows is data from the middle.
+            break;
+        }
     }
     parsed.ip_proto = proto;
     parsed.l4_offset = offset;
@@ -354,7 +385,7 @@ fn transport(parsed: &mut Parsed, at: *const u8, available: u32, after: u32) {
         parsed.payload_len = after;
         return;
     }
-    if available < needed {
+    if available < needed || (parsed.ip_proto == TCP && byte(at, 12) < 0x50) {
         parsed.flags |= flags::TRUNCATED;
         return;
     }

@@ -69,7 +69,7 @@ fn record(ctx: &BtfTracePointContext, skb: Pointer, sk: Pointer, device: &Device
         flags: parsed.flags,
         vlan_tci: place.vlan_tci,
         gso_size: gso.size,
-        gso_segs: gso.segments,
+        gso_segs: gso.segments(parsed.payload_len),
         gso_type: gso.kind,
         ethertype: place.ethertype,
         ip_proto: parsed.ip_proto,
@@ -104,7 +104,9 @@ fn record(ctx: &BtfTracePointContext, skb: Pointer, sk: Pointer, device: &Device
 fn network_header(skb: Pointer, place: &mut crate::skb::Place) {
     let head = field!(skb, skb_head as u64);
     let network = head + u64::from(field!(skb, skb_network_header as u16));
-    if network != head && network < place.l3 {
+    let data = field!(skb, skb_data as u64);
+    // Behind a tag inside the frame it is that of the tag.
+    if network != head && network < place.l3 && place.l3 == data {
         let pulled = (place.l3 - network) as u32;
         if pulled < 256 {
             place.l3 = network;

@@ -92,7 +92,7 @@ fn record(
         flags: parsed.flags | clone,
         vlan_tci: place.vlan_tci,
         gso_size: gso.size,
-        gso_segs: gso.segments,
+        gso_segs: gso.segments(parsed.payload_len),
         gso_type: gso.kind,
         ethertype: place.ethertype,
         ip_proto: parsed.ip_proto,

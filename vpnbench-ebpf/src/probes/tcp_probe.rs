@@ -40,7 +40,7 @@ fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     to.header = emit::header::<TcpProbe>(ProbeId::TcpProbe, cpu);
     write_tcp_state!(to, sk, tp);
     to.skb = skb as u64;
-    to.gso_segs = segmentation(skb).segments;
+    to.gso_segs = 0;
     to.iif = iif;
     to.reserved2 = 0;
     segment(to, skb);
@@ -63,6 +63,7 @@ fn segment(to: &mut TcpProbe, skb: Pointer) {
     to.tcp_flags = (bits >> 16) as u16 & 0x1ff;
     to.window = bits as u16;
     to.payload_len = field!(skb, skb_len as u32).saturating_sub(header_len);
+    to.gso_segs = segmentation(skb).segments(to.payload_len);
     to.dsfield = u32::from(load::<u8>(
         skb,
         setting!(offsets.skb_cb) + setting!(offsets.tcb_dsfield),

@@ -1,0 +1,55 @@
+//! A socket that never reads.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::hosts::{Family, WIRE, wired};
+use crate::recorder::record;
+use crate::traffic::{flood, local};
+
+const COUNT: usize = 3000;
+
+pub(crate) fn receive_overflow(family: Family) -> Result<()> {
+    let [a, b] = wired(family)?;
+    let sender = a.udp(family.address(99, 1), 0)?;
+    let receiver = b.udp(family.address(99, 2), 0)?;
+    setsockopt(&receiver, sockopt::RcvBuf, &20_000)?;
+    let target: SocketAddr = local(&receiver)?;
+    let recorded = record(
+        &[&a, &b],
+        &["--netns", a.name(), "--netns", b.name(), "--outer", WIRE],
+        || flood(&sender, target, COUNT, 1400).map(drop),
+    )?;
+    let name = match family {
+        Family::V4 => "UdpRcvbufErrors",
+        Family::V6 => "Udp6RcvbufErrors",
+    };
+    let kernel = recorded.accounts[1].counter(name)?;
+    let full = recorded.events.sock_drops.iter().filter(|drop| {
+        drop.netns == b.inum()
+            && drop.error == -12
+            && (drop.lport, drop.ip_version) == (target.port(), family.version())
+            && drop.rcvbuf == 40_000
+    });
+    let seen = full.count() as u64;
+    ensure!(kernel > 0 && seen == kernel, "{name} {kernel}, seen {seen}");
+    ensure!(
+        recorded.events.sock_drops.len() as u64 == seen,
+        "others among them"
+    );
+    let line = recorded
+        .report
+        .books
+        .iter()
+        .find(|line| line.counter == name && line.place == b.name());
+    let agreed = line.is_some_and(|line| {
+        (line.kernel, line.vpnbench, line.agrees) == (Some(kernel), Some(seen), Some(true))
+    });
+    ensure!(agreed, "{line:?}");
+    let reason = recorded.drops(&b, "SOCKET_RCVBUFF").0;
+    ensure!(reason == kernel, "SOCKET_RCVBUFF {reason}, {name} {kernel}");
+    crate::say(&format!("  {name} {kernel}, seen {seen}"));
+    Ok(())
+}

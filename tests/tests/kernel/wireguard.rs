@@ -1,0 +1,114 @@
+//! wireguard-go between two namespaces.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use vpnbench_common::catalog::Tap;
+use vpnbench_tests::wireguard::End;
+
+use crate::hosts::{Family, Host, WIRE, wired};
+use crate::recorder::{Recorded, record};
+use crate::traffic::{flood, iperf3, local, ping, reachable};
+
+/// Two hosts with a tunnel: network 99 outside, 98 inside.
+pub(crate) struct Pair {
+    // Daemons end before their namespaces are deleted: fields are dropped in this order.
+    pub(crate) ends: [End; 2],
+    pub(crate) hosts: [Host; 2],
+}
+
+impl Pair {
+    pub(crate) fn new(family: Family) -> Result<Self> {
+        let hosts = wired(family)?;
+        let start = |host: &Host, number| -> Result<End> {
+            End::start(&host.namespace, 51820, &family.with_prefix(98, number))
+        };
+        let ends = [start(&hosts[0], 1)?, start(&hosts[1], 2)?];
+        for (own, other, number) in [(&ends[0], &ends[1], 2), (&ends[1], &ends[0], 1)] {
+            let endpoint = SocketAddr::new(family.address(99, number), 51820);
+            let length = if family == Family::V4 { 32 } else { 128 };
+            let allowed = format!("{}/{length}", family.address(98, number));
+            own.peer(other, &endpoint.to_string(), &allowed)?;
+        }
+        let pair = Self { ends, hosts };
+        reachable(&pair.hosts[0], family.address(98, 2))?;
+        Ok(pair)
+    }
+
+    pub(crate) fn selectors(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for (host, end) in self.hosts.iter().zip(&self.ends) {
+            all.extend(["--netns", host.name(), "--tun", &end.device].map(str::to_owned));
+        }
+        all
+    }
+}
+
+pub(crate) fn wireguard_go(family: Family) -> Result<()> {
+    let pair = Pair::new(family)?;
+    let [a, b] = &pair.hosts;
+    let to = family.address(98, 2);
+    let sender = a.udp(family.address(98, 1), 0)?;
+    let receiver = b.udp(to, 0)?;
+    // Other traffic on the wire, which the filter leaves out but counts.
+    let beside = a.udp(family.address(99, 1), 0)?;
+    let beside_to = local(&b.udp(family.address(99, 2), 0)?)?;
+    let selectors = pair.selectors();
+    let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
+    let target = local(&receiver)?;
+    let recorded = record(&[a, b], &selectors, || {
+        flood(&sender, target, 5000, 1300)?;
+        flood(&beside, beside_to, 500, 1300)?;
+        ping(a, to)?;
+        iperf3(a, b, to, 8 << 20)?;
+        Ok(())
+    })?;
+    for index in 0..2 {
+        check(&recorded, &pair, index)?;
+    }
+    ensure!(
+        recorded.parts(a, WIRE, Tap::OuterTx).1 >= 500,
+        "nothing filtered"
+    );
+    Ok(())
+}
+
+fn check(recorded: &Recorded, pair: &Pair, index: usize) -> Result<()> {
+    let (host, device) = (&pair.hosts[index], pair.ends[index].device.as_str());
+    let tunnel = recorded.accounts[index].link(device)?;
+    let wire = recorded.accounts[index].link(WIRE)?;
+    recorded.same_counters(host, device, tunnel)?;
+    recorded.same_counters(host, WIRE, wire)?;
+    let taps: Vec<(&str, Tap, (u64, u64))> = vec![
+        (device, Tap::TunRead, (tunnel.tx_packets, tunnel.tx_bytes)),
+        (device, Tap::TunWrite, (tunnel.rx_packets, tunnel.rx_bytes)),
+        (WIRE, Tap::OuterTx, (wire.tx_packets, wire.tx_bytes)),
+        (WIRE, Tap::OuterRx, (wire.rx_packets, wire.rx_bytes)),
+    ];
+    let mut figures = Vec::new();
+    for (device, tap, expected) in taps {
+        let seen = recorded.seen(host, device, tap)?;
+        ensure!(
+            seen == expected,
+            "{} of {device}: counted {expected:?}, seen {seen:?}; {:?}",
+            tap.name(),
+            recorded.report.capture.probes
+        );
+        let filtered = recorded.parts(host, device, tap).1;
+        figures.push(format!(
+            "{} {} ({filtered} filtered)",
+            tap.name(),
+            expected.0
+        ));
+    }
+    let handed = recorded.seen(host, device, Tap::TunTx)?.0;
+    ensure!(
+        handed == tunnel.tx_packets + tunnel.tx_dropped,
+        "tun.tx {handed}, {tunnel:?}"
+    );
+    let full = recorded.drops(host, "FULL_RING").0;
+    ensure!(full == tunnel.tx_dropped, "FULL_RING {full}, {tunnel:?}");
+    figures.push(format!("tun.tx {handed}, of these dropped {full}"));
+    crate::say(&format!("  {}", figures.join(", ")));
+    Ok(())
+}
