@@ -100,7 +100,7 @@ impl FieldMap {
             .collect();
         let copies = ours.fields.iter().filter_map(|our| {
             let theirs = by_name.get(our.name)?;
-            let rule = rule(&theirs.kind, our.kind)?;
+            let rule = rule(theirs, our.kind)?;
             let (from, from_size) = (theirs.offset as usize, theirs.size as usize);
             Some(Copy {
                 from,
@@ -142,12 +142,15 @@ fn element(kind: &str) -> Option<&str> {
     kind.strip_prefix('[')?.split(';').next().map(str::trim)
 }
 
-fn rule(theirs: &str, ours: &str) -> Option<Rule> {
-    match (element(theirs), element(ours)) {
+/// How a field of the file becomes ours; `None` if it cannot and counts as missing.
+fn rule(theirs: &FieldLayout, ours: &str) -> Option<Rule> {
+    let is_integer = matches!(theirs.size, 1 | 2 | 4 | 8);
+    match (element(&theirs.kind), element(ours)) {
         (Some(their_element), Some(our_element)) => {
             (their_element == our_element).then_some(Rule::Array)
         }
-        (None, None) if theirs.starts_with('i') && ours.starts_with('i') => Some(Rule::Signed),
+        (None, None) if !is_integer => None,
+        (None, None) if theirs.kind.starts_with('i') && ours.starts_with('i') => Some(Rule::Signed),
         (None, None) => Some(Rule::Unsigned),
         _ => None,
     }
@@ -311,6 +314,19 @@ mod tests {
             (&drop.laddr[..8], &drop.laddr[8..]),
             (&[7u8; 8][..], &[0u8; 8][..])
         );
+    }
+
+    #[test]
+    fn integers_of_impossible_sizes_count_as_missing() {
+        for size in [0, 3, 16] {
+            let fields = vec![
+                field("tgid", 16, size, "u32"),
+                field("duration_ns", 16, size, "i64"),
+            ];
+            let mut out = Vec::new();
+            map(Kind::Softirq, 40, fields).append(&[u64::MAX; 5], Kind::Softirq as u8, &mut out);
+            assert_eq!(out[2..], [0; 3], "{size}");
+        }
     }
 
     #[test]
