@@ -34,7 +34,7 @@ const PAYLOAD: usize = 64;
 /// How long to wait for a program to be ready or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Ring buffer of vpnbench in every phase.
-const BUFFER_MIB: u64 = 64;
+const BUFFER_MIB: u64 = 128;
 
 /// Two namespaces and a place for files.
 struct Bench {
@@ -75,6 +75,18 @@ impl Bench {
         self.directory.path().join(name)
     }
 
+    /// Sends datagrams from namespace a with two threads until `enough` of each; returns how many.
+    fn flood(&self, enough: impl Fn(u64) -> bool + Send + Sync) -> Result<u64> {
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| self.send(&enough));
+            let own = self.send(&enough)?;
+            Ok(own
+                + other
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("a sender panicked"))??)
+        })
+    }
+
     /// Sends datagrams from namespace a until `enough`; returns how many.
     fn send(&self, enough: impl Fn(u64) -> bool + Send) -> Result<u64> {
         let netns = File::open(Path::new("/run/netns").join(&self.a.name))?;
@@ -94,7 +106,9 @@ impl Bench {
                 }
                 Ok(sent)
             });
-            sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?
+            sender
+                .join()
+                .map_err(|_| anyhow::anyhow!("the sender panicked"))?
         })
     }
 
@@ -157,7 +171,11 @@ impl Bench {
             watched.push(self.round(|| Ok(self.vpnbench(points)?.0))?);
         }
         let per_packet_and_tap = |with: &[f64]| {
-            let extra: Vec<f64> = with.iter().zip(&bare).map(|(with, bare)| with - bare).collect();
+            let extra: Vec<f64> = with
+                .iter()
+                .zip(&bare)
+                .map(|(with, bare)| with - bare)
+                .collect();
             median(extra) / PACKETS as f64 / 2.0 * 1e6
         };
         let (tcpdump, vpnbench) = (per_packet_and_tap(&dumped), per_packet_and_tap(&watched));
@@ -166,11 +184,23 @@ impl Bench {
         let lost = number(&report, &["capture", "lost"])?;
         let bytes = fs::metadata(self.path("run.vbt"))?.len() as f64;
         let dropped = self.packets_missing_in_pcaps()?;
-        println!("{PACKETS} datagrams, 2 taps, median of {ROUNDS} rounds, CPU time per packet and tap");
-        println!("  tcpdump -s 96     {tcpdump:.3} us   ({dropped} packets not in its files, last round)");
-        println!("  vpnbench          {vpnbench:.3} us   ({lost:.0} of {events:.0} events lost, last round)");
-        println!("  ratio             {:.2}      (reach: at most 1.5)", vpnbench / tcpdump);
-        println!("  bytes per event   {:.1} on disk   (reach: at most 24)", bytes / events);
+        println!(
+            "{PACKETS} datagrams, 2 taps, median of {ROUNDS} rounds, CPU time per packet and tap"
+        );
+        println!(
+            "  tcpdump -s 96     {tcpdump:.3} us   ({dropped} packets not in its files, last round)"
+        );
+        println!(
+            "  vpnbench          {vpnbench:.3} us   ({lost:.0} of {events:.0} events lost, last round)"
+        );
+        println!(
+            "  ratio             {:.2}      (reach: at most 1.5)",
+            vpnbench / tcpdump
+        );
+        println!(
+            "  bytes per event   {:.1} on disk   (reach: at most 24)",
+            bytes / events
+        );
         Ok(())
     }
 
@@ -193,8 +223,13 @@ impl Bench {
         watchers.stop()?;
         let report = self.report()?;
         println!("kernel time per packet event with BPF statistics on (reach: at most 250 ns)");
-        let probes = report["capture"]["probes"].as_array().context("capture.probes")?;
-        for probe in probes.iter().filter(|probe| probe["events"].as_f64() > Some(0.0)) {
+        let probes = report["capture"]["probes"]
+            .as_array()
+            .context("capture.probes")?;
+        for probe in probes
+            .iter()
+            .filter(|probe| probe["events"].as_f64() > Some(0.0))
+        {
             let name = probe["name"].as_str().unwrap_or_default();
             let ns = probe["ns_per_event"].as_f64().context("ns_per_event")?;
             println!("  {name:<20} {ns:>4.0} ns");
@@ -207,7 +242,7 @@ impl Bench {
         let (mut watchers, attached) = self.vpnbench("packets")?;
         let cpu_before = watchers.cpu_s()?;
         let begun = Instant::now();
-        let sent = self.send(|_| begun.elapsed() >= ENDURANCE)?;
+        let sent = self.flood(|_| begun.elapsed() >= ENDURANCE)?;
         let seconds = begun.elapsed().as_secs_f64();
         let peak = watchers.peak_bytes()?;
         let cpu = watchers.cpu_s()? - cpu_before;
@@ -218,11 +253,20 @@ impl Bench {
         let events = number(&report, &["capture", "events"])?;
         let lost = number(&report, &["capture", "lost"])?;
         println!("{seconds:.0} s of flood, 3 taps, {sent} datagrams");
-        println!("  events per second {:.0}   (reach: 1,000,000)", events / seconds);
+        println!(
+            "  events per second {:.0}   (reach: 1,000,000)",
+            events / seconds
+        );
         println!("  lost              {lost:.0}   (reach: 0)");
         println!("  recorder CPU      {:.0} ns per event", cpu / events * 1e9);
-        println!("  attached in       {:.2} s   (reach: 1 s)", attached.as_secs_f64());
-        println!("  stopped in        {:.2} s with the trace closed   (reach: 0.5 s to detach)", detached.as_secs_f64());
+        println!(
+            "  attached in       {:.2} s   (reach: 1 s)",
+            attached.as_secs_f64()
+        );
+        println!(
+            "  stopped in        {:.2} s with the trace closed   (reach: 0.5 s to detach)",
+            detached.as_secs_f64()
+        );
         println!(
             "  peak memory       {} MiB with a buffer of {BUFFER_MIB} MiB   (reach: buffer + 64 MiB)",
             peak >> 20
@@ -235,7 +279,11 @@ impl Bench {
             .args(["--quiet", "report", "--format", "json"])
             .arg(self.path("run.vbt"))
             .output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 }
@@ -300,5 +348,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn number(report: &serde_json::Value, path: &[&str]) -> Result<f64> {
     let found = path.iter().try_fold(report, |value, key| value.get(key));
-    found.and_then(serde_json::Value::as_f64).with_context(|| path.join("."))
+    found
+        .and_then(serde_json::Value::as_f64)
+        .with_context(|| path.join("."))
 }

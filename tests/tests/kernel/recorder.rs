@@ -255,7 +255,7 @@ impl Recorder {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.said.recv_timeout(left) {
-                Ok(line) if line.ends_with(": recording") => return Ok(()),
+                Ok(line) if line.contains(": recording to ") => return Ok(()),
                 Ok(line) => self.log.push(line),
                 Err(RecvTimeoutError::Timeout) => bail!("not recording: {}", self.log.join("\n")),
                 Err(RecvTimeoutError::Disconnected) => {

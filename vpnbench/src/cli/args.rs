@@ -136,8 +136,9 @@ pub struct CaptureArgs {
     /// Sample kernel and user stacks of watched threads
     #[arg(long)]
     pub stacks: bool,
-    /// Ring buffer, e.g. 64MiB
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_buffer)]
+    /// Memory for events on their way to the trace; rings are mapped twice, so half of it holds
+    /// events
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = parse_buffer)]
     pub buffer: Buffer,
     /// Payload bytes to keep per packet
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_keep_payload)]

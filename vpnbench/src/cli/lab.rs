@@ -20,7 +20,7 @@ use crate::probe::netns::NetnsSpec;
 use crate::record::{self, Outcome, Request};
 
 /// Ring buffer of a lab run: both ends are recorded.
-const BUFFER_BYTES: u64 = 64 << 20;
+const BUFFER_BYTES: u64 = 128 << 20;
 
 /// `vpnbench lab`
 #[derive(Debug, Clone, Args)]

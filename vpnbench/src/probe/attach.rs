@@ -155,7 +155,9 @@ fn ring_layout(buffer_bytes: u64) -> (u32, u32) {
     let rings = u32::try_from(cpus.next_power_of_two())
         .unwrap_or(MAX_RINGS)
         .clamp(1, MAX_RINGS);
-    let each = (buffer_bytes / u64::from(rings)).clamp(1 << 16, 1 << 30);
+    // Each ring is mapped twice, end to end, so that a record that wraps reads in one piece: the
+    // process's resident size shows it twice.
+    let each = (buffer_bytes / 2 / u64::from(rings)).clamp(1 << 15, 1 << 30);
     let power = 63 - each.leading_zeros();
     (rings, 1 << power)
 }
@@ -510,7 +512,7 @@ mod tests {
         for buffer in [1u64 << 20, 64 << 20, 100 << 20, 1 << 40] {
             let (rings, bytes) = ring_layout(buffer);
             assert!(rings.is_power_of_two() && bytes.is_power_of_two());
-            assert!(u64::from(rings) * u64::from(bytes) <= buffer);
+            assert!(2 * u64::from(rings) * u64::from(bytes) <= buffer);
         }
     }
 

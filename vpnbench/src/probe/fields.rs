@@ -104,7 +104,8 @@ impl KernelTypes {
             *slot = match structures
                 .get(spec.structure)
                 .and_then(|within| self.member(within, spec.path))
-                .and_then(encode) {
+                .and_then(encode)
+            {
                 Some(encoded) => encoded,
                 None if spec.required => {
                     return Err(FieldError::NoField {

@@ -492,8 +492,6 @@ impl Wait<'_> {
         ) else {
             return Ended::Because(Reason::Interrupt);
         };
-        // Everything is armed, Ctrl-C too.
-        log::info!("recording");
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         // Said when signals are caught and everything is watched.
         log::info!("recording to {}", self.request.output_name());
