@@ -8,7 +8,7 @@ use vpnbench_common::settings::{
 };
 
 use crate::kernel::Pointer;
-use crate::{field, setting};
+use crate::{need, setting};
 
 #[map]
 static DEVICES: Array<Device> = Array::with_max_entries(DEVICE_SLOTS, 0);
@@ -29,7 +29,7 @@ static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(4096, 0);
 /// Inode number of the namespace behind a `struct net *`.
 #[inline(always)]
 pub fn inum(net: Pointer) -> u32 {
-    field!(net, net_inum as u32)
+    need!(net, net_inum as u32)
 }
 
 /// The watched device behind a `struct net_device *`, if it is one.
@@ -38,9 +38,9 @@ pub fn device(dev: Pointer) -> Option<&'static Device> {
     if dev.is_null() {
         return None;
     }
-    let netns = inum(field!(dev, dev_net as Pointer));
-    let low: u64 = field!(dev, dev_name as u64);
-    let high: u64 = crate::kernel::load(dev, setting!(offsets.dev_name) + 8);
+    let netns = inum(need!(dev, dev_net as Pointer));
+    let low: u64 = need!(dev, dev_name as u64);
+    let high: u64 = crate::kernel::load_at(dev, setting!(offsets.dev_name) + 8);
     let slot = device_slot([low, high], netns, setting!(device_seed));
     let found = DEVICES.get_ptr_mut(slot & (DEVICE_SLOTS - 1))?;
     // SAFETY: an element of the array map; the verifier has checked the pointer.
@@ -51,7 +51,7 @@ pub fn device(dev: Pointer) -> Option<&'static Device> {
     if device.role == role::NONE {
         return None;
     }
-    let ifindex: u32 = field!(dev, dev_ifindex as u32);
+    let ifindex: u32 = need!(dev, dev_ifindex as u32);
     if device.ifindex != ifindex {
         learn(found, netns, ifindex, slot);
     }

@@ -12,7 +12,7 @@ use vpnbench_common::settings::role;
 
 use crate::kernel::Pointer;
 use crate::skb::segmentation;
-use crate::{emit, field, filter, setting};
+use crate::{emit, filter, need, setting};
 
 #[btf_tracepoint(function = "consume_skb")]
 fn consume_skb(ctx: BtfTracePointContext) -> i32 {
@@ -22,11 +22,11 @@ fn consume_skb(ctx: BtfTracePointContext) -> i32 {
     } else {
         0
     };
-    let Some(device) = filter::device(field!(skb, skb_dev as Pointer)) else {
+    let Some(device) = filter::device(need!(skb, skb_dev as Pointer)) else {
         return 0;
     };
     // A packet that came in from this device is on its way up the stack.
-    if device.role != role::TUNNEL || field!(skb, skb_iif as u32) == device.ifindex {
+    if device.role != role::TUNNEL || need!(skb, skb_iif as u32) == device.ifindex {
         return 0;
     }
     emit::emit(ProbeId::ConsumeSkb, |header| Taken {
@@ -36,7 +36,7 @@ fn consume_skb(ctx: BtfTracePointContext) -> i32 {
         location,
         netns: device.netns,
         ifindex: device.ifindex,
-        len: field!(skb, skb_len as u32),
+        len: need!(skb, skb_len as u32),
         gso_segs: segmentation(skb).segments,
         port: 0,
         tap: Tap::TunRead as u8,

@@ -10,7 +10,7 @@ use super::packet::belongs;
 use crate::kernel::Pointer;
 use crate::skb::{Direction, parse, place, segmentation};
 use crate::sock::{self, bytes};
-use crate::{emit, field, filter, setting};
+use crate::{emit, filter, need, setting};
 
 #[btf_tracepoint(function = "kfree_skb")]
 fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
@@ -20,11 +20,11 @@ fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     } else {
         core::ptr::null()
     };
-    let owner = field!(skb, skb_sk as Pointer);
+    let owner = need!(skb, skb_sk as Pointer);
     let sk = if rx_sk.is_null() { owner } else { rx_sk };
-    let iif = field!(skb, skb_iif as u32);
+    let iif = need!(skb, skb_iif as u32);
     // Behind the device layer `dev` is cleared or reused, but the arrival index stays.
-    let found = filter::device(field!(skb, skb_dev as Pointer)).or_else(|| {
+    let found = filter::device(need!(skb, skb_dev as Pointer)).or_else(|| {
         if sk.is_null() {
             None
         } else {
@@ -102,9 +102,9 @@ fn record(ctx: &BtfTracePointContext, skb: Pointer, sk: Pointer, device: &Device
 /// Up the stack `data` moves behind the headers while `network_header` stays: go back to it.
 #[inline(always)]
 fn network_header(skb: Pointer, place: &mut crate::skb::Place) {
-    let head = field!(skb, skb_head as u64);
-    let network = head + u64::from(field!(skb, skb_network_header as u16));
-    let data = field!(skb, skb_data as u64);
+    let head = need!(skb, skb_head as u64);
+    let network = head + u64::from(need!(skb, skb_network_header as u16));
+    let data = need!(skb, skb_data as u64);
     // Behind a tag inside the frame it is that of the tag.
     if network != head && network < place.l3 && place.l3 == data {
         let pulled = (place.l3 - network) as u32;

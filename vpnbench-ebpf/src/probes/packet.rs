@@ -8,7 +8,7 @@ use vpnbench_common::settings::{Device, role};
 use crate::kernel::Pointer;
 use crate::skb::{Direction, Parsed, Place, Segmentation, cloned, parse, place, segmentation};
 use crate::sock::bytes;
-use crate::{emit, field, filter, setting};
+use crate::{emit, filter, need, setting};
 
 /// The taps of a probe on a tunnel and on an outer device.
 #[derive(Clone, Copy)]
@@ -83,7 +83,7 @@ fn record(
     Packet {
         header,
         skb: skb as u64,
-        sk: field!(skb, skb_sk as u64),
+        sk: need!(skb, skb_sk as u64),
         netns: device.netns,
         ifindex: device.ifindex,
         len: place.len,

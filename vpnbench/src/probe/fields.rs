@@ -115,10 +115,10 @@ impl KernelTypes {
                 }
                 None => MISSING,
             };
-            let limit = if spec.structure == "skb_shared_info" {
-                28
-            } else {
-                0xffff
+            let limit = match (spec.structure, spec.path) {
+                ("skb_shared_info", "gso_type") => 28,
+                ("skb_shared_info", _) => 6,
+                _ => 0xffff,
             };
             if *slot != MISSING && *slot & 0xffff > limit {
                 return Err(FieldError::TooFar {
