@@ -1,5 +1,5 @@
-//! Writes the corpus of the fuzzer, tests/fuzz/corpus/trace_reader. Run it after a change of the
-//! format: `cargo test -p vpnbench write_the_fuzz_corpus -- --ignored`.
+//! The corpus of the fuzzer, tests/fuzz/corpus/trace_reader, is what today's writer writes. After
+//! a change of the format write it anew: `VPNBENCH_WRITE_CORPUS=1 cargo test -p vpnbench corpus`.
 
 use super::super::format::{BLOCK_HEADER, FILE_HEADER, FrameHeader, LOSS_ENTRY, flag, frame_type};
 use super::*;
@@ -51,12 +51,8 @@ fn plain_frames_are_read_like_compressed_ones() {
     assert_eq!(before, after);
 }
 
-#[test]
-#[ignore = "writes files"]
-fn write_the_fuzz_corpus() {
-    let directory =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/trace_reader");
-    std::fs::create_dir_all(&directory).expect("creates");
+/// The files by name.
+fn files() -> Vec<(&'static str, Vec<u8>)> {
     let packets = tiny(&KINDS[..2]);
     let mut flipped = packets.clone();
     flipped[packets.len() / 2] ^= 4;
@@ -69,7 +65,7 @@ fn write_the_fuzz_corpus() {
     });
     let mut start_twice = packets.clone();
     start_twice.extend(&packets[FILE_HEADER..]);
-    let files = [
+    vec![
         ("valid.vbt", packets.clone()),
         ("valid-plain.vbt", plain(&packets)),
         ("taken-drop-plain.vbt", plain(&tiny(&KINDS[1..3]))),
@@ -87,9 +83,21 @@ fn write_the_fuzz_corpus() {
         ("joined.vbt", start_twice),
         ("not-a-trace", b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00".to_vec()),
         ("empty", Vec::new()),
-    ];
-    for (name, bytes) in files {
+    ]
+}
+
+#[test]
+fn the_fuzz_corpus_is_what_the_writer_writes() {
+    let directory =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/trace_reader");
+    let write = std::env::var_os("VPNBENCH_WRITE_CORPUS").is_some();
+    for (name, bytes) in files() {
         assert!(bytes.len() < 8192, "{name}: {} bytes", bytes.len());
-        std::fs::write(directory.join(name), bytes).expect("writes");
+        let path = directory.join(name);
+        if write {
+            std::fs::write(&path, &bytes).expect("writes");
+        }
+        let committed = std::fs::read(&path).expect("is committed");
+        assert!(committed == bytes, "{name} is out of date");
     }
 }
