@@ -8,12 +8,13 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
-use vpnbench_common::catalog::{Attach, Group, KINDS, PROBES, Probe, ProbeId};
+use aya_log::EbpfLogger;
+use vpnbench_common::catalog::{Attach, Group, PROBES, Probe, ProbeId};
 use vpnbench_common::settings::{ProbeCounts, SOFTIRQ_VECTORS, Settings, Unrecorded};
 
 use super::fields::{FieldError, KernelTypes};
 use super::filter::{Filter, FilterError};
-use crate::trace::model::{COVERED, FieldLayout, KindLayout, NOT_ASKED_FOR, ProbeStatus};
+use crate::trace::model::{COVERED, NOT_ASKED_FOR, ProbeStatus};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vpnbench-ebpf"));
@@ -213,6 +214,7 @@ pub struct Attached {
     counts: PerCpuArray<MapData, ProbeCounts>,
     unrecorded: PerCpuArray<MapData, Unrecorded>,
     softirq: PerCpuArray<MapData, u64>,
+    messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
 impl Loaded {
@@ -268,6 +270,8 @@ impl Loaded {
             counts: take(&mut self.ebpf, "COUNTS")?,
             unrecorded: take(&mut self.ebpf, "UNRECORDED")?,
             softirq: take(&mut self.ebpf, "SOFTIRQ_TIME")?,
+            // Without it the programs' rare warnings are not shown; nothing else is missing.
+            messages: EbpfLogger::init(&mut self.ebpf).ok(),
             ebpf: self.ebpf,
             statuses,
         })
@@ -391,6 +395,13 @@ pub struct ProgramStats {
 }
 
 impl Attached {
+    /// Shows what the programs had to say (a full table), through the ordinary log.
+    pub fn show_messages(&mut self) {
+        if let Some(messages) = &mut self.messages {
+            messages.flush();
+        }
+    }
+
     /// Events without room in the ring buffer so far, by probe number; probes with none are left
     /// out. Includes runs that the kernel itself skipped.
     #[must_use]
@@ -477,30 +488,6 @@ fn program_stats(program: &Program) -> Option<ProgramStats> {
         ns: value("run_time_ns"),
         misses: value("recursion_misses"),
     })
-}
-
-/// Layout of every record kind, for the trace.
-#[must_use]
-pub fn kind_layouts() -> Vec<KindLayout> {
-    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    KINDS
-        .iter()
-        .map(|row| KindLayout {
-            kind: row.kind as u8,
-            name: row.name.to_owned(),
-            size: number(row.size),
-            fields: row
-                .fields
-                .iter()
-                .map(|field| FieldLayout {
-                    name: field.name.to_owned(),
-                    offset: number(field.offset),
-                    size: number(field.size),
-                    kind: field.kind.to_owned(),
-                })
-                .collect(),
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -118,6 +118,7 @@ impl<W: Write> Drain<W> {
         for index in 0..self.rings.len() {
             count += self.drain_ring(index)?;
         }
+        self.attached.show_messages();
         let lost_now = self.attached.lost();
         let fresh: Vec<(u8, u64)> = lost_now
             .iter()
