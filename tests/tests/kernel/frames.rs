@@ -167,7 +167,7 @@ pub(crate) fn ipv4_frames() -> Result<Vec<Frame>> {
         ("40 bytes of options", Ipv4Options::from([1; 40])),
     ] {
         let header = ipv4(IpNumber::TCP, inside.len(), |header| {
-            header.options = options
+            header.options = options;
         })?;
         frames.push((name, joined(&[&link, &header, &inside])));
     }
