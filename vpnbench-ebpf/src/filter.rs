@@ -64,21 +64,21 @@ pub fn device(dev: Pointer) -> Option<&'static Device> {
 fn learn(device: *mut Device, netns: u32, ifindex: u32, slot: u32) {
     // SAFETY: an element of the array map; a racing writer stores the same value.
     unsafe { (*device).ifindex = ifindex };
-    let _ = INTERFACES.insert(&InterfaceKey { netns, ifindex }, &slot, 0);
+    let _ = INTERFACES.insert(InterfaceKey { netns, ifindex }, slot, 0);
 }
 
 /// The watched device of an interface index.
 #[inline(always)]
 pub fn interface(netns: u32, ifindex: u32) -> Option<&'static Device> {
     // SAFETY: the value is a plain integer that user space writes once.
-    let slot = unsafe { INTERFACES.get(&InterfaceKey { netns, ifindex }) }?;
+    let slot = unsafe { INTERFACES.get(InterfaceKey { netns, ifindex }) }?;
     DEVICES.get(*slot & (DEVICE_SLOTS - 1))
 }
 
 /// Whether sockets of this namespace are watched.
 #[inline(always)]
 pub fn namespace(netns: u32) -> bool {
-    NAMESPACES.get_ptr(&netns).is_some()
+    NAMESPACES.get_ptr(netns).is_some()
 }
 
 /// The role of a process (`settings::process`), [`process::NONE`] if it is not watched. A plain
@@ -86,7 +86,7 @@ pub fn namespace(netns: u32) -> bool {
 /// the verifier refuses.
 #[inline(always)]
 pub fn role_of(tgid: u32) -> u32 {
-    match PROCESSES.get_ptr(&tgid) {
+    match PROCESSES.get_ptr(tgid) {
         // SAFETY: the value is a plain integer; volatile keeps the load.
         Some(role) => unsafe { core::ptr::read_volatile(role) },
         None => process::NONE,
@@ -96,20 +96,20 @@ pub fn role_of(tgid: u32) -> u32 {
 /// Whether a process is watched.
 #[inline(always)]
 pub fn process(tgid: u32) -> bool {
-    PROCESSES.get_ptr(&tgid).is_some()
+    PROCESSES.get_ptr(tgid).is_some()
 }
 
 /// Watches one more process: the child of a watched one. False if the table is full.
 #[inline(always)]
 pub fn watch_process(tgid: u32, role: u32) -> bool {
-    PROCESSES.insert(&tgid, &role, 0).is_ok()
+    PROCESSES.insert(tgid, role, 0).is_ok()
 }
 
 /// Whether this is a local port of an outer socket.
 #[inline(always)]
 pub fn port(netns: u32, port: u16, ip_proto: u8) -> bool {
     PORTS
-        .get_ptr(&PortKey {
+        .get_ptr(PortKey {
             netns,
             port,
             ip_proto: u16::from(ip_proto),

@@ -160,7 +160,7 @@ impl Segmentation {
         if self.segments != 0 || size == 0 {
             return self.segments;
         }
-        ((payload_len + size - 1) / size) as u16
+        payload_len.div_ceil(size) as u16
     }
 }
 

@@ -31,7 +31,7 @@ fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     if wanted(nr) && filter::process((id >> 32) as u32) {
         // SAFETY: a helper without arguments.
         let now = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
-        let _ = ENTERED.insert(&(id as u32), &now, 0);
+        let _ = ENTERED.insert(id as u32, now, 0);
     }
     0
 }
@@ -48,9 +48,9 @@ fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     }
     let tid = id as u32;
     // SAFETY: the value is a plain integer that only this thread writes.
-    let entered = unsafe { ENTERED.get(&tid) }.copied();
+    let entered = unsafe { ENTERED.get(tid) }.copied();
     if entered.is_some() {
-        let _ = ENTERED.remove(&tid);
+        let _ = ENTERED.remove(tid);
     }
     emit::emit(ProbeId::SysExit, |header| Syscall {
         header,
