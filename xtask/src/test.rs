@@ -35,8 +35,13 @@ pub(crate) fn run() -> Result<()> {
     if !root {
         println!("not root: the kernel and lab suites are skipped, and say so");
     }
+    // The program that the suites drive is built together with them: alone it would resolve other
+    // features of its dependencies and build them all a second time.
+    run::visibly(&mut run::cargo(&["build", "--workspace", "--all-targets"])?)?;
     // One test program after the other; the kernel and lab suites also run their cases one by one.
-    run::visibly(&mut run::cargo(&["test", "--workspace"])?)?;
+    let mut tests = run::cargo(&["test", "--workspace"])?;
+    tests.env("VPNBENCH", run::target_dir()?.join("debug/vpnbench"));
+    run::visibly(&mut tests)?;
     let skipped = if root {
         ""
     } else {
