@@ -113,6 +113,15 @@ fn quiet(one: &[Account], other: &[Account], when: &str) -> Result<()> {
 }
 
 impl Recorded {
+    /// Runs of programs that the kernel skipped, as the report states them.
+    pub(crate) fn skipped(&self) -> u64 {
+        let stated = self.report.problems.iter().filter_map(|problem| {
+            let rest = problem.message.strip_prefix("the kernel skipped ")?;
+            rest.split(' ').next()?.parse::<u64>().ok()
+        });
+        stated.sum()
+    }
+
     /// Units and bytes at a tap of a device, zero if nothing passed.
     pub(crate) fn tap(&self, host: &Host, device: &str, tap: Tap) -> (u64, u64) {
         self.row(host, device, tap)

@@ -14,7 +14,7 @@ use vpnbench_common::event::PAYLOAD_MAX;
 /// Longest name of an interface (`IFNAMSIZ` without the final zero).
 const INTERFACE_NAME_MAX: usize = 15;
 /// Smallest ring buffer.
-const BUFFER_MIN: u64 = 1 << 20;
+const BUFFER_MIN: u64 = 64 << 10;
 /// Largest ring buffer.
 const BUFFER_MAX: u64 = 4 << 30;
 
