@@ -73,8 +73,8 @@ pub(crate) fn veth(family: Family) -> Result<()> {
     let result = result.unwrap_or_default();
     let sent = number(&result, "/end/sum_sent/bytes")?;
     let received = number(&result, "/end/sum_received/bytes")?;
-    // iperf3 ends without waiting for what it has given to the kernel, and does not count the
-    // block it was writing when its time was over (128 KiB).
+    // iperf3 ends without waiting for what it has given to the kernel. The upper bound is not
+    // right yet: more than one block above its count was seen, unexplained so far.
     ensure!(
         (received..=sent + (128 << 10)).contains(&(bytes - COOKIE)),
         "iperf3 sent {sent}, received {received}, seen {bytes}"
