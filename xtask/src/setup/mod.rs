@@ -35,6 +35,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
 pub(crate) fn run_for_build() -> Result<()> {
     let mut setup = Setup::new(false);
     setup.ebpf()?;
+    setup.tools(|tool| tool.build);
     setup.verdict()
 }
 
@@ -59,7 +60,7 @@ impl Setup {
         self.ebpf()?;
         self.rust_components();
         self.ebpf_lints();
-        self.tools();
+        self.tools(|_| true);
         self.verdict()
     }
 
@@ -225,9 +226,10 @@ impl Setup {
         }
     }
 
-    /// What the lab, the demo and the tests run.
-    fn tools(&mut self) {
-        let lacking: Vec<&tools::Tool> = tools::TOOLS
+    /// What the build links, and what the lab, the demo and the tests run.
+    fn tools(&mut self, wanted: fn(&tools::Tool) -> bool) {
+        let wanted: Vec<&tools::Tool> = tools::TOOLS.iter().filter(|tool| wanted(tool)).collect();
+        let lacking: Vec<&&tools::Tool> = wanted
             .iter()
             .filter(|tool| !run::is_installed(tool.program))
             .collect();
@@ -240,7 +242,7 @@ impl Setup {
             }
         }
         let mut still = Vec::new();
-        for tool in tools::TOOLS {
+        for tool in wanted {
             if run::is_installed(tool.program) {
                 ok(tool.program);
             } else {
