@@ -37,6 +37,20 @@ pub enum LabCommand {
     Run(LabRun),
     /// Take down what an interrupted run left behind
     Down,
+    /// Run a program of the lab's own; the lab starts it itself
+    #[command(hide = true)]
+    Part(LabPart),
+}
+
+/// `vpnbench lab part`
+#[derive(Debug, Clone, Args)]
+pub struct LabPart {
+    /// Which program
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Its settings, one JSON object
+    #[arg(value_name = "SETTINGS_JSON")]
+    pub settings: String,
 }
 
 /// `vpnbench lab run`
@@ -66,6 +80,10 @@ pub(super) fn run(args: LabArgs, output: &mut Output) -> Result<ExitStatus, Fail
         LabCommand::Down => {
             let removed = lab::down().map_err(lab_failure)?;
             log::info!("{} runs removed", removed.len());
+            Ok(ExitStatus::Done)
+        }
+        LabCommand::Part(part) => {
+            lab::part::run(&part.name, &part.settings).map_err(lab_failure)?;
             Ok(ExitStatus::Done)
         }
     }

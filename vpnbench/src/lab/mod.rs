@@ -9,6 +9,7 @@ pub mod error;
 pub mod hosts;
 mod netlink;
 pub mod netns;
+pub mod part;
 pub mod process;
 mod registry;
 pub mod signals;
