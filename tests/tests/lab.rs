@@ -52,6 +52,16 @@ const CASES: &[Case] = &[
         run: bare_wire,
     },
     Case {
+        name: "every_host_of_a_ring_reaches_every_other",
+        needs: &["ping"],
+        run: ring,
+    },
+    Case {
+        name: "a_sysctl_is_set_in_its_host_only",
+        needs: &["ping"],
+        run: sysctl_of_a_host,
+    },
+    Case {
         name: "a_client_does_not_outlive_its_run",
         needs: &["ping"],
         run: client_is_ended,
@@ -117,6 +127,9 @@ fn options(vpn: Vpn, bench: Bench) -> LabOptions {
         vpn,
         bench,
         duration,
+        topology: lab::Topology::default(),
+        wire: lab::WireSpec::default(),
+        seed: 1,
         client_arguments: Vec::new(),
         logs: None,
     }
@@ -153,6 +166,66 @@ fn bare_wire() -> Outcome {
     )?;
     drop(run);
     traces.check_gone()
+}
+
+fn ring() -> Outcome {
+    let topology = lab::Topology {
+        kind: lab::TopologyKind::Ring,
+        ..lab::Topology::default()
+    };
+    let run = lab::start(&LabOptions {
+        topology,
+        ..options(Vpn::None, Bench::Ping)
+    })?;
+    let traces = Traces::of(&run);
+    let labels: Vec<&str> = run.hosts.iter().map(|host| host.label.as_str()).collect();
+    check(labels == ["lom", "yuki", "luna"], format!("{labels:?}"))?;
+    for (from, to) in run.hosts.links() {
+        let mut addresses = vec![to.ipv4.to_string()];
+        addresses.extend(to.ipv6.map(|address| address.to_string()));
+        for address in addresses {
+            let mut ping = lab::netns::command(&from.netns, "ping")?;
+            let output = ping
+                .args(["-c", "3", "-i", "0.05", "-W", "2", &address])
+                .output()?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let (from, to) = (&from.label, &to.label);
+            check(
+                text.contains(" 0% packet loss"),
+                format!("{from} to {to} at {address}: {text}"),
+            )?;
+        }
+    }
+    drop(run);
+    traces.check_gone()
+}
+
+fn sysctl_of_a_host() -> Outcome {
+    const NAME: &str = "/proc/sys/net/ipv4/tcp_reordering";
+    let run = lab::start(&options(Vpn::None, Bench::Ping))?;
+    let read = |host: &lab::Host| -> Result<String, Failed> {
+        let output = lab::netns::command(&host.netns, "cat")?
+            .arg(NAME)
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let before = read(&run.hosts.b)?;
+    lab::hosts::set_sysctl(&run.hosts.a, "net.ipv4.tcp_reordering", "17")?;
+    check(read(&run.hosts.a)? == "17", "it was not set")?;
+    check(read(&run.hosts.b)? == before, "the other host changed too")?;
+    for name in [
+        "net.core.rmem_max_of_nobody",
+        "kernel.sysrq",
+        "net.../../kernel/sysrq",
+    ] {
+        let refused = lab::hosts::set_sysctl(&run.hosts.a, name, "1");
+        let text = refused
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        check(text.contains(name), format!("{name}: {text}"))?;
+    }
+    Ok(())
 }
 
 fn client_is_ended() -> Outcome {

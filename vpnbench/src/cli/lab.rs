@@ -94,6 +94,9 @@ fn run_one(args: LabRun, output: &mut Output) -> Result<ExitStatus, Failure> {
         vpn: args.vpn,
         bench: args.bench,
         duration: args.duration,
+        topology: lab::Topology::default(),
+        wire: lab::WireSpec::default(),
+        seed: 1,
         client_arguments: Vec::new(),
         logs: args.output.clone(),
     };

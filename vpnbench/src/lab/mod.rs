@@ -16,6 +16,7 @@ pub mod signals;
 mod undo;
 pub mod vpn;
 mod wait;
+pub mod wire;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,13 @@ use std::time::Duration;
 
 pub use benchmark::Bench;
 pub use error::{LabError, Result};
-pub use hosts::{Host, Hosts};
+pub use hosts::{Host, Hosts, Topology, TopologyKind};
 pub use netns::enter_netns;
 pub use process::Process;
 pub use registry::down;
 use undo::Undo;
 pub use vpn::{Tunnel, Vpn};
+pub use wire::{Wire, WireSpec};
 
 /// What to set up.
 #[derive(Debug, Clone)]
@@ -40,6 +42,12 @@ pub struct LabOptions {
     pub bench: Bench,
     /// How long the benchmark runs.
     pub duration: Duration,
+    /// The hosts.
+    pub topology: Topology,
+    /// What joins them.
+    pub wire: WireSpec,
+    /// Where the run's own random draws start.
+    pub seed: u64,
     /// Further arguments for the benchmark's client.
     pub client_arguments: Vec<String>,
     /// Where logs of daemons and servers are kept. Without it they vanish with the run; an error
@@ -53,8 +61,10 @@ pub struct LabOptions {
 pub struct Run {
     /// Unique id, part of every name.
     pub id: String,
-    /// The two hosts.
+    /// The hosts.
     pub hosts: Hosts,
+    /// What joins them.
+    pub wire: Wire,
     /// The tunnel between them.
     pub tunnel: Tunnel,
     /// The benchmark's server in host b.
@@ -106,7 +116,8 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     }
     let id = new_id();
     let mut undo = Undo::new(&id)?;
-    let hosts = hosts::create(&mut undo, &id)?;
+    let hosts = hosts::create(&mut undo, &id, &options.topology)?;
+    let wire = wire::start(&options.wire, &hosts, &mut undo, &id, options.seed)?;
     let logs = options
         .logs
         .clone()
@@ -136,6 +147,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     Ok(Run {
         id,
         hosts,
+        wire,
         tunnel,
         server,
         client_command,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::LinkAttribute;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
 
 use super::error::{LabError, Result};
 use super::netns;
@@ -21,8 +21,8 @@ pub(crate) struct Counters {
     pub(crate) sent: u64,
 }
 
-/// Creates a veth pair in `netns` and moves the far end to another namespace.
-pub(crate) fn add_veth(netns: &Path, near: &str, far: &str, far_netns: &Path) -> Result<()> {
+/// Creates a veth pair with its ends in two namespaces.
+pub(crate) fn add_veth(netns: &Path, near: &str, far_netns: &Path, far: &str) -> Result<()> {
     let file = std::fs::File::open(far_netns).map_err(LabError::file("opening", far_netns))?;
     let far_fd = std::os::fd::AsRawFd::as_raw_fd(&file);
     request(netns, "creating veth pair", near, async move |handle| {
@@ -33,6 +33,25 @@ pub(crate) fn add_veth(netns: &Path, near: &str, far: &str, far_netns: &Path) ->
             .await?;
         let moved = LinkUnspec::new_with_name(far).setns_by_fd(far_fd).build();
         handle.link().set(moved).execute().await
+    })
+}
+
+/// Creates a bridge without spanning tree, which forwards at once, and brings it up.
+pub(crate) fn add_bridge(netns: &Path, name: &str) -> Result<()> {
+    request(netns, "creating bridge", name, async move |handle| {
+        // Snooping would hold back multicast, IPv6 neighbour discovery included, until the bridge
+        // has seen who wants it.
+        let bridge = LinkBridge::new(name).mcast_snooping(false).up().build();
+        handle.link().add(bridge).execute().await
+    })
+}
+
+/// Makes a device a port of a bridge and brings it up.
+pub(crate) fn enslave(netns: &Path, port: &str, bridge: &str) -> Result<()> {
+    request(netns, "adding a bridge port", port, async move |handle| {
+        let bridge = link(&handle, bridge).await?.0;
+        let change = LinkUnspec::new_with_name(port).controller(bridge).up();
+        handle.link().set(change.build()).execute().await
     })
 }
 

@@ -50,6 +50,20 @@ impl Undo {
         netns::create(name)
     }
 
+    /// Creates a namespace for devices only, in which the kernel speaks no IPv6 of its own.
+    pub(crate) fn create_bare_namespace(&mut self, name: &str) -> Result<PathBuf> {
+        self.create_namespace(name)?;
+        let path = netns::path(name);
+        netns::run_in(&path, || {
+            let setting = Path::new("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+            if setting.exists() {
+                std::fs::write(setting, "1").map_err(super::LabError::file("writing", setting))?;
+            }
+            Ok(())
+        })?;
+        Ok(path)
+    }
+
     /// Announces a file that a program will create outside the run's directory.
     pub(crate) fn expect_file(&mut self, path: &Path) -> Result<()> {
         self.registry.add_file(path)?;
