@@ -1,6 +1,7 @@
 //! Test harness: things that several suites set up and tear down.
 
 pub mod binary;
+pub mod machine;
 pub mod netns;
 pub mod timeline;
 pub mod tun;

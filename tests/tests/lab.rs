@@ -130,6 +130,7 @@ fn options(vpn: Vpn, bench: Bench) -> LabOptions {
         topology: lab::Topology::default(),
         wire: lab::WireSpec::default(),
         seed: 1,
+        sysctls: lab::Sysctls::default(),
         client_arguments: Vec::new(),
         logs: None,
     }

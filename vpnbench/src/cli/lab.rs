@@ -1,26 +1,17 @@
-//! `vpnbench lab`: sets up a run, records it like `attach`, takes it down.
+//! `vpnbench lab`: sets up runs, records them like `attach`, takes them down.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
-
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::args::Format;
-use super::live::{failure, say};
-use super::offline::{analyse, write_report};
+use super::lab_ablate::{self, AblateArgs};
+use super::lab_matrix::{self, MatrixArgs};
+use super::lab_run::{self, RunArgs};
+use super::lab_scenario::{self, ScenarioCommand};
 use super::output::Output;
-use super::values::{Destination, parse_duration};
 use super::{ExitStatus, Failure};
-use crate::lab::{self, Bench, LabError, LabOptions, Vpn};
-use crate::probe::discover::Selector;
-use crate::probe::netns::NetnsSpec;
-use crate::record::{self, Outcome, Request};
-
-/// Ring buffer of a lab run: both ends are recorded.
-const BUFFER_BYTES: u64 = 128 << 20;
+use crate::lab::campaign::CampaignError;
+use crate::lab::execute::ExecuteError;
+use crate::lab::scenario::ScenarioError;
+use crate::lab::{self, LabError};
 
 /// `vpnbench lab`
 #[derive(Debug, Clone, Args)]
@@ -34,7 +25,14 @@ pub struct LabArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum LabCommand {
     /// Build the hosts, start a VPN, run a benchmark, record it, take everything down
-    Run(LabRun),
+    Run(RunArgs),
+    /// Run a table of many: VPNs, profiles, benchmarks, any key of a scenario
+    Matrix(MatrixArgs),
+    /// Switch one mechanism or sysctl at a time and say what each is worth
+    Ablate(AblateArgs),
+    /// The scenarios this program carries
+    #[command(subcommand)]
+    Scenario(ScenarioCommand),
     /// Take down what an interrupted run left behind
     Down,
     /// Run a program of the lab's own; the lab starts it itself
@@ -53,30 +51,13 @@ pub struct LabPart {
     pub settings: String,
 }
 
-/// `vpnbench lab run`
-#[derive(Debug, Clone, Args)]
-pub struct LabRun {
-    /// VPN daemon: wireguard-go, or none for the bare wire
-    #[arg(long, value_name = "NAME", default_value = "none")]
-    pub vpn: Vpn,
-    /// Benchmark: tcp, udp (both iperf3) or ping
-    #[arg(long, value_name = "NAME", default_value = "tcp")]
-    pub bench: Bench,
-    /// How long the benchmark runs
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    pub duration: Duration,
-    /// Directory for trace, report and logs; without it only the report is printed
-    #[arg(short, long, value_name = "DIR")]
-    pub output: Option<PathBuf>,
-    /// Form of the report
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub report: Format,
-}
-
 /// Runs a command of the lab.
 pub(super) fn run(args: LabArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
     match args.command {
-        LabCommand::Run(args) => run_one(args, output),
+        LabCommand::Run(args) => lab_run::run(&args, output),
+        LabCommand::Matrix(args) => lab_matrix::run(&args, output),
+        LabCommand::Ablate(args) => lab_ablate::run(&args, output),
+        LabCommand::Scenario(command) => lab_scenario::run(&command, output),
         LabCommand::Down => {
             let removed = lab::down().map_err(lab_failure)?;
             log::info!("{} runs removed", removed.len());
@@ -89,76 +70,8 @@ pub(super) fn run(args: LabArgs, output: &mut Output) -> Result<ExitStatus, Fail
     }
 }
 
-fn run_one(args: LabRun, output: &mut Output) -> Result<ExitStatus, Failure> {
-    let options = LabOptions {
-        vpn: args.vpn,
-        bench: args.bench,
-        duration: args.duration,
-        topology: lab::Topology::default(),
-        wire: lab::WireSpec::default(),
-        seed: 1,
-        client_arguments: Vec::new(),
-        logs: args.output.clone(),
-    };
-    let run = lab::start(&options).map_err(lab_failure)?;
-    let directory = match &args.output {
-        Some(directory) => {
-            fs::create_dir_all(directory)
-                .with_context(|| format!("cannot create {}", directory.display()))?;
-            directory.clone()
-        }
-        None => run.directory().to_owned(),
-    };
-    let trace = directory.join("run.vbt");
-    let ends = [&run.tunnel.a, &run.tunnel.b];
-    let request = Request {
-        selector: Selector {
-            tun: Some(ends.map(|end| end.device.as_str()).join(",")),
-            netns: [&run.hosts.a, &run.hosts.b]
-                .map(|host| NetnsSpec::Path(host.netns.clone()))
-                .to_vec(),
-            command: run.client_command.clone(),
-            ..Selector::default()
-        },
-        probes: None,
-        threads: true,
-        stacks: false,
-        buffer_bytes: BUFFER_BYTES,
-        keep_payload: 0,
-        duration: None,
-        output: trace.clone(),
-        stdout_is_ours: args.report == Format::Json,
-        progress: false,
-        second_interrupt_ends: false,
-    };
-    let client = run
-        .client()
-        .context("cannot prepare the benchmark's client")?;
-    let outcome = record_apart(&request, client)?;
-    let report = analyse(&trace)?;
-    write_report(&report, args.report, &Destination::Stdout, output)?;
-    if args.output.is_some() {
-        let file = Destination::File(directory.join("report.json"));
-        write_report(&report, Format::Json, &file, output)?;
-    }
-    run.finish().map_err(lab_failure)?;
-    Ok(super::live::status(&outcome))
-}
-
-/// Records on a thread of its own: recording gives up privileges that taking the lab down needs,
-/// and capabilities belong to threads.
-fn record_apart(request: &Request, client: Command) -> Result<Outcome, Failure> {
-    let recorded = std::thread::scope(|scope| {
-        scope
-            .spawn(|| record::record(request, Some(client), &mut say))
-            .join()
-    });
-    recorded
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        .map_err(failure)
-}
-
-fn lab_failure(error: LabError) -> Failure {
+/// A lab error as exit status and next step.
+pub(super) fn lab_failure(error: LabError) -> Failure {
     match error {
         LabError::NotPermitted => {
             let hint = "run it as root: the lab makes network namespaces";
@@ -166,4 +79,31 @@ fn lab_failure(error: LabError) -> Failure {
         }
         other => other.into(),
     }
+}
+
+/// A run that could not be made, as exit status and next step.
+pub(super) fn execute_failure(error: ExecuteError) -> Failure {
+    match error {
+        ExecuteError::Lab(error) => lab_failure(error),
+        ExecuteError::Record(error) => super::live::failure(error),
+        ExecuteError::Analysis(error) => error.into(),
+    }
+}
+
+/// A campaign that ended early. What was finished stays, and the same command goes on from there.
+pub(super) fn campaign_failure(error: CampaignError<ExecuteError>) -> Failure {
+    match error {
+        CampaignError::Run(ExecuteError::Lab(error @ LabError::Interrupted)) => {
+            let hint = "the finished runs are kept; the same command goes on from there";
+            Failure::new(ExitStatus::Failed, error.into(), hint)
+        }
+        CampaignError::Run(error) => execute_failure(error),
+        CampaignError::State(error) => error.into(),
+    }
+}
+
+/// A scenario that cannot be used is wrong usage.
+pub(super) fn scenario_failure(error: ScenarioError) -> Failure {
+    let hint = "`vpnbench lab scenario show NAME` prints a complete one; docs/lab.md has all keys";
+    Failure::new(ExitStatus::Usage, error.into(), hint)
 }

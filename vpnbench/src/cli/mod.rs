@@ -3,6 +3,10 @@
 pub mod args;
 mod doctor;
 pub mod lab;
+pub mod lab_ablate;
+pub mod lab_matrix;
+pub mod lab_run;
+pub mod lab_scenario;
 mod live;
 mod logger;
 mod offline;

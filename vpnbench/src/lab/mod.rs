@@ -4,15 +4,23 @@
 //! that a recorder can be attached first. Everything lives in namespaces of its own; the caller's
 //! namespace, its routes and its sysctls stay as they are. Dropping the [`Run`] removes it all.
 
+pub mod ablate;
 pub mod benchmark;
+pub mod campaign;
 pub mod error;
+pub mod execute;
 pub mod hosts;
+pub mod matrix;
 mod netlink;
 pub mod netns;
+pub mod outcome;
 pub mod part;
 pub mod process;
 mod registry;
+pub mod scenario;
 pub mod signals;
+pub mod statistics;
+pub mod table;
 mod undo;
 pub mod vpn;
 mod wait;
@@ -29,6 +37,7 @@ pub use hosts::{Host, Hosts, Topology, TopologyKind};
 pub use netns::enter_netns;
 pub use process::Process;
 pub use registry::down;
+pub use scenario::{Scenario, Sysctls};
 use undo::Undo;
 pub use vpn::{Tunnel, Vpn};
 pub use wire::{Wire, WireSpec};
@@ -48,6 +57,8 @@ pub struct LabOptions {
     pub wire: WireSpec,
     /// Where the run's own random draws start.
     pub seed: u64,
+    /// Sysctls of the hosts' namespaces.
+    pub sysctls: Sysctls,
     /// Further arguments for the benchmark's client.
     pub client_arguments: Vec<String>,
     /// Where logs of daemons and servers are kept. Without it they vanish with the run; an error
@@ -117,6 +128,9 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     let id = new_id();
     let mut undo = Undo::new(&id)?;
     let hosts = hosts::create(&mut undo, &id, &options.topology)?;
+    for host in hosts.iter() {
+        options.sysctls.write(&host.label, &host.netns)?;
+    }
     let wire = wire::start(&options.wire, &hosts, &mut undo, &id, options.seed)?;
     let logs = options
         .logs

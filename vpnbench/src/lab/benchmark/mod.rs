@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::Result;
 use super::hosts::Hosts;
 use super::process::Process;
@@ -14,7 +16,8 @@ use super::undo::Undo;
 use super::vpn::Tunnel;
 
 /// The benchmarks the lab can run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Bench {
     /// iperf3, one TCP stream from a to b.
     Tcp,

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{LabError, Result};
 use super::hosts::{Host, Hosts};
 use super::process::Process;
@@ -19,7 +21,8 @@ use super::{netlink, netns, wait};
 const CARRY_LIMIT: Duration = Duration::from_secs(15);
 
 /// The tunnels the lab can set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Vpn {
     /// The bare wire.
     None,

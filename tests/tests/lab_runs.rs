@@ -1,0 +1,113 @@
+//! `vpnbench lab run`, `matrix` and `ablate` as a user starts them: what a run leaves on disk, what
+//! it leaves on the machine (nothing), and what it says when something is wrong. Needs root.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+#[path = "lab_runs/campaigns.rs"]
+mod campaigns;
+#[path = "lab_runs/errors.rs"]
+mod errors;
+#[path = "lab_runs/killed.rs"]
+mod killed;
+#[path = "lab_runs/layout.rs"]
+mod layout;
+
+struct Case {
+    name: &'static str,
+    needs: &'static [&'static str],
+    body: fn() -> Result<()>,
+}
+
+const fn case(
+    name: &'static str,
+    needs: &'static [&'static str],
+    body: fn() -> Result<()>,
+) -> Case {
+    Case { name, needs, body }
+}
+
+const TUN: &str = "/dev/net/tun";
+const WIREGUARD: &[&str] = &[TUN, "wireguard-go", "wg", "ping"];
+
+const CASES: &[Case] = &[
+    case("a_run_fills_its_directory", &["ping"], layout::directory),
+    case("repetitions_are_summed_up", &["ping"], layout::repetitions),
+    case(
+        "sysctls_act_in_the_hosts_only",
+        &["iperf3"],
+        layout::sysctls,
+    ),
+    case("bad_files_name_file_and_line", &[], errors::bad_files),
+    case(
+        "a_sysctl_that_is_not_there",
+        &["ping"],
+        errors::missing_sysctl,
+    ),
+    case("a_missing_tool_is_a_skip", &[TUN], errors::missing_tool),
+    case(
+        "a_daemon_that_never_comes_up",
+        &[TUN],
+        errors::silent_daemon,
+    ),
+    case(
+        "a_benchmark_that_hangs_is_ended",
+        &["ping"],
+        errors::hanging_benchmark,
+    ),
+    case(
+        "a_matrix_goes_on_after_sigint",
+        &["ping"],
+        campaigns::matrix,
+    ),
+    case(
+        "an_ablation_compares_with_its_base",
+        &["ping"],
+        campaigns::ablation,
+    ),
+    case("another_plan_is_refused", &["ping"], campaigns::other_plan),
+    case(
+        "twenty_runs_five_of_them_killed",
+        WIREGUARD,
+        killed::twenty_runs,
+    ),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One after the other: each case compares the machine before and after.
+    arguments.test_threads = Some(1);
+    let trials = CASES.iter().map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(case: &'static Case) -> Trial {
+    let has = |need: &str| match need.starts_with('/') {
+        true => Path::new(need).exists(),
+        false => vpnbench::lab::benchmark::is_installed(need),
+    };
+    let missing = case.needs.iter().find(|need| !has(need));
+    let skip = match missing {
+        _ if !nix::unistd::geteuid().is_root() => Some("skipped: needs root".to_owned()),
+        Some(need) => Some(format!("skipped: {need} not found")),
+        None => None,
+    };
+    let run = || {
+        let before = vpnbench_tests::machine::snapshot()?;
+        (case.body)()?;
+        let after = vpnbench_tests::machine::snapshot()?;
+        let changes = vpnbench_tests::machine::changes(&before, &after);
+        anyhow::ensure!(changes.is_empty(), "the machine changed: {changes:#?}");
+        Ok(())
+    };
+    let body = move || run().map_err(|error: anyhow::Error| Failed::from(format!("{error:?}")));
+    match skip {
+        Some(reason) => Trial::test(case.name, body)
+            .with_ignored_flag(true)
+            .with_kind(reason),
+        None => Trial::test(case.name, body),
+    }
+}

@@ -1,0 +1,133 @@
+//! What runs leave on disk.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use vpnbench_tests::binary::vpnbench;
+
+/// Runs `vpnbench lab` with arguments.
+pub(crate) fn lab(arguments: &[&str]) -> Result<Output> {
+    Ok(vpnbench().arg("lab").args(arguments).output()?)
+}
+
+/// Standard error of a run, for messages.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A JSON file of a run.
+pub(crate) fn json(path: &Path) -> Result<Value> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Options of the shortest benchmark there is.
+pub(crate) const SHORT_PING: [&str; 4] = ["--bench", "ping", "--duration", "400ms"];
+
+pub(crate) fn directory() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = folder.path().to_string_lossy().into_owned();
+    let mut arguments = vec!["run", "--vpn", "none", "-o", &place, "--report", "json"];
+    arguments.extend(SHORT_PING);
+    let output = lab(&arguments)?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    let printed: Value = serde_json::from_slice(&output.stdout)?;
+    let kept = json(&folder.path().join("report.json"))?;
+    ensure!(printed == kept, "the printed report is not the kept one");
+    ensure!(
+        kept["taps"].as_array().is_some_and(|taps| !taps.is_empty()),
+        "no taps: {kept}"
+    );
+    let outcome = json(&folder.path().join("outcome.json"))?;
+    ensure!(outcome["status"] == "done", "{outcome}");
+    ensure!(
+        outcome["vpn"] == "none" && outcome["benchmark"] == "ping",
+        "{outcome}"
+    );
+    let environment = json(&folder.path().join("environment.json"))?;
+    let namespaces = environment["environment"]["namespaces"].as_array();
+    ensure!(
+        namespaces.is_some_and(|all| all.len() == 2),
+        "{environment}"
+    );
+    ensure!(folder.path().join("run.vbt").is_file(), "no trace");
+    // The effective scenario runs again and asks for the same.
+    let scenario = folder.path().join("scenario.toml");
+    let shown = lab(&[
+        "scenario",
+        "show",
+        "--complete",
+        &scenario.to_string_lossy(),
+    ])?;
+    ensure!(shown.status.success(), "{}", stderr(&shown));
+    ensure!(String::from_utf8_lossy(&shown.stdout) == fs::read_to_string(&scenario)?);
+    Ok(())
+}
+
+pub(crate) fn repetitions() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = folder.path().to_string_lossy().into_owned();
+    let mut arguments = vec![
+        "run",
+        "-o",
+        &place,
+        "--repeat",
+        "3",
+        "--warm-up",
+        "1",
+        "--seed",
+        "40",
+    ];
+    arguments.extend(SHORT_PING);
+    arguments.push("--no-record");
+    let output = lab(&arguments)?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    let summary = json(&folder.path().join("summary.json"))?;
+    ensure!(summary["runs"] == 3 && summary["done"] == 3, "{summary}");
+    let seeds: Result<Vec<Value>> = ["001", "002", "003"]
+        .iter()
+        .map(|name| Ok(json(&folder.path().join(name).join("outcome.json"))?["seed"].clone()))
+        .collect();
+    ensure!(
+        seeds? == [40, 41, 42],
+        "each repetition has a seed of its own"
+    );
+    ensure!(!folder.path().join("004").exists());
+    Ok(())
+}
+
+pub(crate) fn sysctls() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = folder.path().to_string_lossy().into_owned();
+    let output = lab(&[
+        "run",
+        "-o",
+        &place,
+        "--bench",
+        "tcp",
+        "--duration",
+        "1s",
+        "--set",
+        "sysctls.net.ipv4.tcp_reordering=17",
+        "--set",
+        "sysctls.b.net.ipv4.tcp_sack=0",
+    ])?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    let environment = json(&folder.path().join("environment.json"))?;
+    let namespaces = environment["environment"]["namespaces"]
+        .as_array()
+        .context("a list")?;
+    for namespace in namespaces {
+        let sysctls = &namespace["sysctls"];
+        let is_b = namespace["name"]
+            .as_str()
+            .is_some_and(|name| name.ends_with("-b"));
+        let sack = if is_b { "0" } else { "1" };
+        ensure!(sysctls["net.ipv4.tcp_reordering"] == "17", "{sysctls}");
+        ensure!(sysctls["net.ipv4.tcp_sack"] == sack, "{sysctls}");
+    }
+    Ok(())
+}

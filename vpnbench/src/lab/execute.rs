@@ -1,0 +1,301 @@
+//! One run of a scenario from nothing to its directory: set up, record, analyse, take down, write.
+//!
+//! The directory then holds `scenario.toml` (the effective one, defaults included), `run.vbt`,
+//! `report.json`, `environment.json`, `outcome.json` and `logs/`; docs/lab.md describes them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::error::{LabError, Result};
+use super::outcome::{RunOutcome, Status, write_json};
+use super::scenario::Scenario;
+use super::{Run, signals, wait};
+use crate::probe::discover::Selector;
+use crate::probe::netns::NetnsSpec;
+use crate::record::{self, Outcome, Reason, RecordError, Request};
+use crate::report::Report;
+use crate::trace::Reader;
+
+/// Ring buffer of a lab run: both ends are recorded.
+const BUFFER_BYTES: u64 = 128 << 20;
+
+/// How a run is made.
+pub struct Execution<'a> {
+    /// What runs.
+    pub scenario: &'a Scenario,
+    /// Number of the repetition, from 1; it is added to the seed.
+    pub repetition: u32,
+    /// Where everything is kept; without it nothing is.
+    pub directory: Option<&'a Path>,
+    /// The benchmark's output belongs on standard error.
+    pub quiet_stdout: bool,
+    /// Analyses a trace.
+    pub analyse: &'a dyn Fn(&Path) -> anyhow::Result<Report>,
+    /// Gets plain sentences for the user.
+    pub say: &'a mut dyn FnMut(&str),
+}
+
+/// A run that was made.
+#[derive(Debug)]
+pub struct Executed {
+    /// How it ended.
+    pub outcome: RunOutcome,
+    /// What the recording shows, if it was recorded.
+    pub report: Option<Report>,
+    /// Whether a signal ended it. What it had until then is kept, but it does not count.
+    pub interrupted: bool,
+}
+
+/// Why a run could not be made, where the next one could not either.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// Not permitted, interrupted, or the directory cannot be written.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// The recorder does not work here.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The trace cannot be analysed.
+    #[error(transparent)]
+    Analysis(anyhow::Error),
+}
+
+/// Makes one run. What is wrong with this run alone (a daemon that is missing or never comes up, a
+/// benchmark that fails) is in the outcome; what stops every run is an error.
+///
+/// # Errors
+/// See [`ExecuteError`].
+pub fn execute(execution: &mut Execution<'_>) -> std::result::Result<Executed, ExecuteError> {
+    let scenario = seeded(execution.scenario, execution.repetition);
+    let begun = Instant::now();
+    let mut outcome = RunOutcome::begun(&scenario, execution.repetition, now());
+    let place = Place::prepare(execution.directory, &scenario)?;
+    let logs = place.kept.as_ref().map(|kept| kept.join("logs"));
+    let report = match super::start(&scenario.options(logs)) {
+        Ok(run) => measure(execution, &scenario, run, &place, &mut outcome)?,
+        Err(stop @ (LabError::NotPermitted | LabError::Interrupted)) => return Err(stop.into()),
+        Err(error) => {
+            outcome = outcome.failed(&error);
+            None
+        }
+    };
+    outcome.duration_s = begun.elapsed().as_secs_f64();
+    let interrupted = signals::check().is_err();
+    if let Some(kept) = &place.kept {
+        if let Some(report) = &report {
+            let path = kept.join("report.json");
+            write_json(&path, report).map_err(LabError::file("writing", &path))?;
+        }
+        if !interrupted {
+            let written = outcome.write(kept);
+            written.map_err(LabError::file("writing the outcome into", kept))?;
+        }
+    }
+    Ok(Executed {
+        outcome,
+        report,
+        interrupted,
+    })
+}
+
+/// Repetitions are different experiments with the same options: each has a seed of its own.
+fn seeded(scenario: &Scenario, repetition: u32) -> Scenario {
+    let mut scenario = scenario.clone();
+    let later = u64::from(repetition.saturating_sub(1));
+    scenario.seed = scenario.seed.wrapping_add(later);
+    scenario
+}
+
+/// Where a run's files go.
+struct Place {
+    /// The directory that stays.
+    kept: Option<PathBuf>,
+}
+
+impl Place {
+    fn prepare(directory: Option<&Path>, scenario: &Scenario) -> Result<Place> {
+        let Some(kept) = directory else {
+            return Ok(Place { kept: None });
+        };
+        fs::create_dir_all(kept).map_err(LabError::file("creating", kept))?;
+        // That of an earlier run would say that this one is complete.
+        super::registry::remove_file(&kept.join(super::outcome::FILE))?;
+        let path = kept.join("scenario.toml");
+        let text = scenario
+            .to_toml()
+            .map_err(LabError::failed("writing", path.display()))?;
+        fs::write(&path, text).map_err(LabError::file("writing", &path))?;
+        Ok(Place {
+            kept: Some(kept.to_owned()),
+        })
+    }
+
+    /// The directory that stays, or the one that vanishes with the run.
+    fn of<'a>(&'a self, run: &'a Run) -> &'a Path {
+        self.kept.as_deref().unwrap_or(run.directory())
+    }
+}
+
+/// Runs the benchmark, recorded or not, takes the run down and fills in the outcome.
+fn measure(
+    execution: &mut Execution<'_>,
+    scenario: &Scenario,
+    run: Run,
+    place: &Place,
+    outcome: &mut RunOutcome,
+) -> std::result::Result<Option<Report>, ExecuteError> {
+    let client = run
+        .client()
+        .map_err(LabError::failed("preparing", "the benchmark's client"))?;
+    let mut report = None;
+    let ended = if scenario.run.record {
+        let trace = place.of(&run).join("run.vbt");
+        let request = request(execution, scenario, &run, trace.clone());
+        let recorded = record_apart(&request, client, execution.say)?;
+        if let Some(kept) = &place.kept {
+            write_environment(&trace, kept)?;
+        }
+        report = Some((execution.analyse)(&trace).map_err(ExecuteError::Analysis)?);
+        how_it_ended(&recorded, scenario)
+    } else {
+        run_plainly(client, scenario.limit(), execution.quiet_stdout)?
+    };
+    (outcome.status, outcome.reason) = match ended {
+        Ok(()) => (Status::Done, None),
+        Err(reason) => (Status::BenchmarkFailed, Some(reason)),
+    };
+    if let Some(report) = &report {
+        outcome.add_report(scenario, report);
+    }
+    run.finish()?;
+    Ok(report)
+}
+
+/// What to record: both ends of the tunnel.
+fn request(execution: &Execution<'_>, scenario: &Scenario, run: &Run, output: PathBuf) -> Request {
+    let ends = [&run.tunnel.a, &run.tunnel.b];
+    Request {
+        selector: Selector {
+            tun: Some(ends.map(|end| end.device.as_str()).join(",")),
+            netns: [&run.hosts.a, &run.hosts.b]
+                .map(|host| NetnsSpec::Path(host.netns.clone()))
+                .to_vec(),
+            command: run.client_command.clone(),
+            ..Selector::default()
+        },
+        probes: None,
+        threads: true,
+        stacks: scenario.run.stacks,
+        buffer_bytes: BUFFER_BYTES,
+        keep_payload: 0,
+        duration: Some(scenario.limit()),
+        output,
+        stdout_is_ours: execution.quiet_stdout,
+        progress: false,
+        second_interrupt_ends: false,
+    }
+}
+
+/// Records on a thread of its own: recording gives up privileges that taking the lab down needs,
+/// and capabilities belong to threads.
+fn record_apart(
+    request: &Request,
+    client: Command,
+    say: &mut dyn FnMut(&str),
+) -> std::result::Result<Outcome, RecordError> {
+    let mut sentences = Vec::new();
+    let recorded = std::thread::scope(|scope| {
+        let collect = |sentences: &mut Vec<String>| {
+            record::record(request, Some(client), &mut |sentence| {
+                sentences.push(sentence.to_owned());
+            })
+        };
+        scope.spawn(|| collect(&mut sentences)).join()
+    });
+    sentences.iter().for_each(|sentence| say(sentence));
+    recorded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Whether the benchmark did what it should, and if not, why.
+fn how_it_ended(recorded: &Outcome, scenario: &Scenario) -> std::result::Result<(), String> {
+    if let Some(error) = &recorded.write_error {
+        return Err(format!("the trace could not be written: {error}"));
+    }
+    match (recorded.reason, &recorded.command) {
+        (Reason::Command, Some(command)) => match (command.code, command.signal) {
+            (Some(0), _) => Ok(()),
+            (Some(code), _) => Err(format!("the benchmark failed with status {code}")),
+            (_, Some(signal)) => Err(format!("the benchmark was ended by signal {signal}")),
+            _ => Err("the benchmark failed".to_owned()),
+        },
+        (Reason::Duration, _) => Err(too_long(scenario.limit())),
+        (reason, _) => Err(format!("the recording was ended by: {}", reason.name())),
+    }
+}
+
+fn too_long(limit: Duration) -> String {
+    format!(
+        "the benchmark had not ended after {} s (run.limit)",
+        limit.as_secs_f64()
+    )
+}
+
+/// Runs the client without recording.
+fn run_plainly(
+    mut client: Command,
+    limit: Duration,
+    quiet_stdout: bool,
+) -> Result<std::result::Result<(), String>> {
+    let name = client.get_program().to_string_lossy().into_owned();
+    if quiet_stdout {
+        client.stdout(io::stderr());
+    }
+    let mut child = client.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => LabError::Skipped(format!("{name} not found")),
+        _ => LabError::failed("starting", &name)(error),
+    })?;
+    let waited: Result<ExitStatus> = wait::until("the benchmark to end", limit, &[], || {
+        child
+            .try_wait()
+            .map_err(LabError::failed("waiting for", &name))
+    });
+    if waited.is_err() {
+        // The run's end would end it too; here it is reaped as well.
+        let killed = child.kill().and_then(|()| child.wait());
+        killed.map_err(LabError::failed("ending", &name))?;
+    }
+    match waited {
+        Ok(status) if status.success() => Ok(Ok(())),
+        Ok(status) => Ok(Err(format!("the benchmark failed: {status}"))),
+        Err(LabError::TimedOut { .. }) => Ok(Err(too_long(limit))),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the recorder found on the machine, as JSON beside the trace that holds it too.
+fn write_environment(trace: &Path, kept: &Path) -> std::result::Result<(), ExecuteError> {
+    let reader = Reader::open(trace).map_err(|error| ExecuteError::Analysis(error.into()))?;
+    let start = reader.start();
+    let path = kept.join("environment.json");
+    let environment = serde_json::json!({
+        "schema": "vpnbench.environment.v1",
+        "host": start.host,
+        "environment": start.environment,
+        "devices": start.devices,
+        "tunnels": start.tunnels,
+    });
+    write_json(&path, &environment).map_err(LabError::file("writing", &path))?;
+    Ok(())
+}
+
+fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    let text = now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339);
+    text.unwrap_or_default()
+}

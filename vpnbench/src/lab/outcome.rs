@@ -1,0 +1,218 @@
+//! How one run of a scenario ended, in one small file beside its trace and report: what a matrix
+//! or an ablation collects.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::error::LabError;
+use super::scenario::Scenario;
+use crate::report::Report;
+
+/// Name of this schema.
+pub const SCHEMA: &str = "vpnbench.run.v1";
+/// The file in a run's directory. It is written last, so that a directory without it is that of
+/// an interrupted run.
+pub const FILE: &str = "outcome.json";
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It ran to its end.
+    Done,
+    /// Something it needs is not on this machine; nothing was measured.
+    Skipped,
+    /// It could not be set up.
+    Failed,
+    /// It was set up and the benchmark failed, or did not end in time.
+    BenchmarkFailed,
+}
+
+impl Status {
+    /// Name in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Done => "done",
+            Status::Skipped => "skipped",
+            Status::Failed => "failed",
+            Status::BenchmarkFailed => "benchmark failed",
+        }
+    }
+}
+
+/// Which way a figure is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    /// More is better: throughput.
+    Higher,
+    /// Less is better: latency, loss.
+    Lower,
+}
+
+/// One number of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Figure {
+    /// Name with its unit, as in the report: `throughput_bps_received`.
+    pub name: String,
+    /// Value in that unit.
+    pub value: f64,
+    /// Which way is better; null where neither is.
+    pub better: Option<Better>,
+}
+
+/// Whether the report says what the scenario expects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Expectation {
+    /// Finding id.
+    pub finding: String,
+    /// Whether it must be there (true) or must not.
+    pub present: bool,
+    /// Whether it is as expected; null where the report does not say.
+    pub met: Option<bool>,
+}
+
+/// How one run of a scenario ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunOutcome {
+    /// `vpnbench.run.v1`.
+    pub schema: String,
+    /// How it ended.
+    pub status: Status,
+    /// Why it was skipped or failed.
+    pub reason: Option<String>,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// The tunnel.
+    pub vpn: String,
+    /// What its program says of itself; null if it does not, or was not started.
+    pub vpn_version: Option<String>,
+    /// The benchmark.
+    pub benchmark: String,
+    /// Number of the repetition, from 1.
+    pub repetition: u32,
+    /// Seed of this run: the scenario's, and the repetition's number less 1 added to it.
+    pub seed: u64,
+    /// RFC 3339 UTC.
+    pub started_at: String,
+    /// Seconds from the first namespace to the last one removed.
+    pub duration_s: f64,
+    /// The numbers of the run.
+    pub figures: Vec<Figure>,
+    /// What the scenario expected of the report.
+    pub expectations: Vec<Expectation>,
+    /// Version of vpnbench.
+    pub tool_version: String,
+}
+
+impl RunOutcome {
+    /// The outcome of a run that has not ended yet.
+    #[must_use]
+    pub fn begun(scenario: &Scenario, repetition: u32, started_at: String) -> RunOutcome {
+        RunOutcome {
+            schema: SCHEMA.to_owned(),
+            status: Status::Failed,
+            reason: None,
+            scenario: scenario.name.clone(),
+            vpn: scenario.vpn.name.name().to_owned(),
+            vpn_version: None,
+            benchmark: scenario.benchmark.name.name().to_owned(),
+            repetition,
+            seed: scenario.seed,
+            started_at,
+            duration_s: 0.0,
+            figures: Vec::new(),
+            expectations: Vec::new(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The same, ended by an error of the lab.
+    #[must_use]
+    pub fn failed(mut self, error: &LabError) -> RunOutcome {
+        (self.status, self.reason) = match error {
+            LabError::Skipped(what) => (Status::Skipped, Some(what.clone())),
+            other => (Status::Failed, Some(other.to_string())),
+        };
+        self
+    }
+
+    /// The value of a figure.
+    #[must_use]
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        let figure = self.figures.iter().find(|figure| figure.name == name);
+        figure.map(|figure| figure.value)
+    }
+
+    /// Adds a figure if it is known.
+    pub fn add(&mut self, name: &str, value: Option<f64>, better: Option<Better>) {
+        if let Some(value) = value.filter(|value| value.is_finite())
+            && self.figure(name).is_none()
+        {
+            self.figures.push(Figure {
+                name: name.to_owned(),
+                value,
+                better,
+            });
+        }
+    }
+
+    /// What a report says beyond the benchmark's own figures.
+    pub fn add_report(&mut self, scenario: &Scenario, report: &Report) {
+        let retransmits = report.retransmits.total.map(|total| total as f64);
+        self.add("retransmits", retransmits, Some(Better::Lower));
+        self.expectations = expectations(scenario, report);
+    }
+
+    /// Writes the file that says the run is complete.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
+        write_json(&directory.join(FILE), self)
+    }
+}
+
+/// Compares a report with what its scenario expects.
+fn expectations(scenario: &Scenario, report: &Report) -> Vec<Expectation> {
+    let judged = |id: &str| {
+        let finding = report.findings.iter().find(|finding| finding.id == id)?;
+        match finding.verdict {
+            crate::report::model::Verdict::Supported => Some(true),
+            crate::report::model::Verdict::Refuted => Some(false),
+            crate::report::model::Verdict::Unknown => None,
+        }
+    };
+    let present = scenario.expect.findings.iter().map(|id| (id, true));
+    let absent = scenario.expect.absent.iter().map(|id| (id, false));
+    let expectation = |(id, present): (&String, bool)| Expectation {
+        finding: id.clone(),
+        present,
+        met: judged(id).map(|supported| supported == present),
+    };
+    present.chain(absent).map(expectation).collect()
+}
+
+/// Writes a JSON file at once: whoever reads it sees the old one or the new one.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer_pretty(&mut file, value).map_err(io::Error::from)?;
+    file.write_all(b"\n")?;
+    file.as_file().sync_data()?;
+    // The temporary file is its owner's alone; a result is for whoever may read the directory.
+    fs::set_permissions(
+        file.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

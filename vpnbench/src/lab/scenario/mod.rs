@@ -1,0 +1,278 @@
+//! Scenarios: one experiment as a TOML file, from the topology to what is expected to be found.
+//!
+//! Each section's type belongs to the part of the lab that implements it; this module holds them
+//! together, reads them with errors that name file and line, and checks what only the whole can.
+
+mod duration;
+mod embedded;
+mod error;
+mod expect;
+mod setting;
+mod source;
+mod sysctls;
+mod variation;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use embedded::{EMBEDDED, Embedded};
+pub use error::{Invalid, Place, ScenarioError};
+pub use expect::Expect;
+pub use setting::Setting;
+pub use source::Source;
+pub use sysctls::Sysctls;
+pub use variation::{AblationSection, Axis, MatrixSection, Switch};
+
+use super::{Bench, LabOptions, Topology, Vpn, WireSpec};
+
+/// One experiment. Every key has a default, so that an empty file is the bare wire under TCP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+pub struct Scenario {
+    /// Name: lower case letters, digits and hyphens.
+    pub name: String,
+    /// What it shows, in one line.
+    pub title: String,
+    /// Seed of everything random in a run: impairment, faults, order of variants.
+    pub seed: u64,
+    /// The hosts.
+    pub topology: Topology,
+    /// What joins them, and the impairment on the way.
+    pub wire: WireSpec,
+    /// The tunnel.
+    pub vpn: VpnSection,
+    /// The benchmark.
+    pub benchmark: BenchmarkSection,
+    /// Sysctls of the hosts' namespaces.
+    pub sysctls: Sysctls,
+    /// How often it runs and what is recorded.
+    pub run: RunSection,
+    /// What the report must say.
+    pub expect: Expect,
+    /// What `lab matrix` varies.
+    pub matrix: MatrixSection,
+    /// What `lab ablate` switches.
+    pub ablation: AblationSection,
+}
+
+/// `[vpn]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+pub struct VpnSection {
+    /// Which.
+    #[schemars(with = "String")]
+    pub name: Vpn,
+}
+
+/// `[benchmark]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+pub struct BenchmarkSection {
+    /// Which.
+    #[schemars(with = "String")]
+    pub name: Bench,
+    /// How long it runs, such as "10s".
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub duration: Duration,
+}
+
+/// In which order variants run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Shuffled with the scenario's seed, anew in each repetition.
+    #[default]
+    Random,
+    /// As given.
+    Given,
+}
+
+/// `[run]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+pub struct RunSection {
+    /// How often each variant runs.
+    pub repetitions: u32,
+    /// Runs made before, and thrown away.
+    pub warm_up: u32,
+    /// Order of the variants of a matrix or an ablation.
+    pub order: Order,
+    /// Whether the run is recorded. Without, only the benchmark's own figures are there, and the
+    /// probes cost nothing.
+    pub record: bool,
+    /// Whether stacks of the watched threads are sampled.
+    pub stacks: bool,
+    /// Longest time from the client's start until it is ended, such as "90s"; empty: the
+    /// benchmark's duration and a minute more.
+    pub limit: String,
+}
+
+impl Default for Scenario {
+    fn default() -> Scenario {
+        Scenario {
+            name: "unnamed".to_owned(),
+            title: String::new(),
+            seed: 1,
+            topology: Topology::default(),
+            wire: WireSpec::default(),
+            vpn: VpnSection::default(),
+            benchmark: BenchmarkSection::default(),
+            sysctls: Sysctls::default(),
+            run: RunSection::default(),
+            expect: Expect::default(),
+            matrix: MatrixSection::default(),
+            ablation: AblationSection::default(),
+        }
+    }
+}
+
+impl Default for VpnSection {
+    fn default() -> VpnSection {
+        VpnSection { name: Vpn::None }
+    }
+}
+
+impl Default for BenchmarkSection {
+    fn default() -> BenchmarkSection {
+        BenchmarkSection {
+            name: Bench::Tcp,
+            duration: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for RunSection {
+    fn default() -> RunSection {
+        RunSection {
+            repetitions: 1,
+            warm_up: 0,
+            order: Order::default(),
+            record: true,
+            stacks: false,
+            limit: String::new(),
+        }
+    }
+}
+
+/// How long a benchmark may take longer than it should before it is ended.
+const SLACK: Duration = Duration::from_secs(60);
+
+impl Scenario {
+    /// Reads a scenario file, or the one of that name that the program carries, and applies
+    /// settings on top.
+    ///
+    /// # Errors
+    /// When there is none, when it does not parse (with file, line and column), when a setting
+    /// does not fit, or when the whole makes no sense.
+    pub fn open(name: &Path, settings: &[Setting]) -> Result<Scenario, ScenarioError> {
+        let source = Source::open(name)?;
+        Scenario::parse(&source, settings)
+    }
+
+    /// Parses a scenario's text and applies settings on top.
+    ///
+    /// # Errors
+    /// As [`Scenario::open`].
+    pub fn parse(source: &Source, settings: &[Setting]) -> Result<Scenario, ScenarioError> {
+        let mut scenario: Scenario = source.parse()?;
+        let mut table: toml::Table = source.parse()?;
+        for setting in settings {
+            scenario = setting.apply(&mut table)?;
+        }
+        scenario.check().map_err(|invalid| {
+            let overriding = settings.iter().rev().find(|set| set.covers(&invalid.key));
+            let place = match overriding {
+                Some(setting) => Place::Setting(setting.to_string()),
+                None => source.place_of(&invalid.key),
+            };
+            ScenarioError::Invalid {
+                place,
+                message: format!("{}: {}", invalid.key, invalid.message),
+            }
+        })?;
+        Ok(scenario)
+    }
+
+    /// What only the whole can tell: that keys fit together.
+    fn check(&self) -> Result<(), Invalid> {
+        let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if self.name.is_empty() || !self.name.chars().all(in_name) {
+            let message = "a name has lower case letters, digits and hyphens only";
+            return Err(Invalid::new("name", message));
+        }
+        if self.run.repetitions == 0 {
+            return Err(Invalid::new("run.repetitions", "at least 1"));
+        }
+        self.run.limit_given()?;
+        let wire = self.wire.validate();
+        wire.map_err(|invalid| Invalid::new(invalid.key, invalid.reason))?;
+        let labels = self.topology.labels();
+        if let Some(host) = self
+            .sysctls
+            .named_hosts()
+            .find(|host| !labels.contains(host))
+        {
+            let message = format!("there is no such host; there are: {}", labels.join(", "));
+            return Err(Invalid::new(format!("sysctls.{host}"), message));
+        }
+        self.sysctls.check()?;
+        self.expect.check()?;
+        self.matrix.axes()?;
+        self.ablation.switches()?;
+        if !self.run.record && !self.expect.is_empty() {
+            let message = "findings come from a recording: set run.record = true, or expect none";
+            return Err(Invalid::new("run.record", message));
+        }
+        Ok(())
+    }
+
+    /// What this asks the lab to set up.
+    #[must_use]
+    pub fn options(&self, logs: Option<PathBuf>) -> LabOptions {
+        LabOptions {
+            vpn: self.vpn.name,
+            bench: self.benchmark.name,
+            duration: self.benchmark.duration,
+            topology: self.topology.clone(),
+            wire: self.wire.clone(),
+            seed: self.seed,
+            sysctls: self.sysctls.clone(),
+            client_arguments: Vec::new(),
+            logs,
+        }
+    }
+
+    /// How long the benchmark's client may run.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        let given = self.run.limit_given().ok().flatten();
+        given.unwrap_or(self.benchmark.duration + SLACK)
+    }
+
+    /// The whole scenario as TOML, defaults included.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML; a scenario that was read can.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}
+
+impl RunSection {
+    fn limit_given(&self) -> Result<Option<Duration>, Invalid> {
+        if self.limit.is_empty() {
+            return Ok(None);
+        }
+        let parsed = duration::parse(&self.limit);
+        parsed
+            .map(Some)
+            .map_err(|message| Invalid::new("run.limit", message))
+    }
+}
+
+#[cfg(test)]
+mod tests;
