@@ -8,15 +8,20 @@
 //! counter TcpRetransSegs 1               increase of a protocol counter
 //! 0.010 packet tap=tun.tx dev=tun0 flow=10.2.0.1:40000>10.2.0.2:5201 len=1500 payload=1448 skb=1
 //! 0.011 taken tap=tun.read dev=tun0 len=1500 skb=1 at=tun_do_read
+//! outer veth1 host=right                 a device of the second host
+//! lost 3                                 events the recorder could not store
 //! ```
+//!
+//! A packet may also have `tid= seq= ack= id= ts= gso= marker= frag= l2=`.
 //!
 //! Functions are named; the parser gives them addresses and the matching symbols.
 
+mod events;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, anyhow, bail};
-use bytemuck::Zeroable;
 use vpnbench::analysis::{Analyses, Context};
 use vpnbench::report::{self, Recording, Report};
 use vpnbench::trace::model::{
@@ -25,12 +30,11 @@ use vpnbench::trace::model::{
 };
 use vpnbench::trace::{Event, Writer};
 use vpnbench_common::catalog::{Attach, PROBES, ProbeId, Tap};
-use vpnbench_common::event;
-use vpnbench_common::header::Header;
-use vpnbench_common::settings::role;
 
 /// Namespace of all timelines.
 const NETNS: u32 = 4_026_531_840;
+/// Namespace of the second host.
+const NETNS_RIGHT: u32 = NETNS + 1;
 /// `CLOCK_MONOTONIC` at the start.
 const START_NS: u64 = 1_000_000_000;
 
@@ -72,7 +76,7 @@ impl<'a> Words<'a> {
             .with_context(|| format!("{key}= is missing"))
     }
 
-    fn ends(&self) -> anyhow::Result<(SocketAddrV4, SocketAddrV4)> {
+    fn ends(&self) -> anyhow::Result<(SocketAddr, SocketAddr)> {
         let flow = self.text("flow")?;
         let (from, to) = flow.split_once('>').context("a flow is FROM>TO")?;
         Ok((from.parse()?, to.parse()?))
@@ -158,6 +162,25 @@ impl Timeline {
                 Ok(())
             }
             "thread" => self.thread(&Words::parse(words)),
+            "lost" => {
+                let count = words.next().context("lost COUNT")?.parse()?;
+                self.lost.insert(ProbeId::NetDevStartXmit as u8, count);
+                Ok(())
+            }
+            "address" => {
+                let (host, address) = words.next().zip(words.next()).context("HOST ADDRESS")?;
+                let netns = self.netns(Some(&host));
+                for environment in [&mut self.start.environment, &mut self.end.environment] {
+                    let mut all = environment.namespaces.iter_mut();
+                    let one = all.find(|one| one.netns == netns).context("no such host")?;
+                    one.links.push(Link {
+                        name: "lo".to_owned(),
+                        addresses: vec![address.to_owned()],
+                        ..Link::default()
+                    });
+                }
+                Ok(())
+            }
             "sysctl" => {
                 let (name, value) = words.next().zip(words.next()).context("NAME VALUE")?;
                 let namespace = &mut self.start.environment.namespaces[0];
@@ -191,9 +214,10 @@ impl Timeline {
 
     fn device(&mut self, role: &str, name: &str, words: &Words<'_>) -> anyhow::Result<()> {
         let ifindex = self.start.devices.len() as u32 + 1;
+        let netns = self.netns(words.0.get("host"));
         self.start.devices.push(WatchedDevice {
             name: name.to_owned(),
-            netns: NETNS,
+            netns,
             ifindex,
             role: role.to_owned(),
             ..WatchedDevice::default()
@@ -212,7 +236,7 @@ impl Timeline {
             self.start.tunnels.push(Tunnel {
                 interface: name.to_owned(),
                 ifindex,
-                netns: NETNS,
+                netns,
                 mtu: 1420,
                 daemon: Some(daemon),
                 ..Tunnel::default()
@@ -270,6 +294,33 @@ impl Timeline {
         Ok(())
     }
 
+    /// Namespace of a host by name; the second one comes into being when it is named.
+    fn netns(&mut self, host: Option<&&str>) -> u32 {
+        if host.is_none_or(|host| **host != *"right") {
+            return NETNS;
+        }
+        for environment in [&mut self.start.environment, &mut self.end.environment] {
+            if environment.namespaces.len() < 2 {
+                environment.namespaces.push(Namespace {
+                    netns: NETNS_RIGHT,
+                    name: Some("right".to_owned()),
+                    ..Namespace::default()
+                });
+            }
+        }
+        NETNS_RIGHT
+    }
+
+    /// Namespace of an event: that of its device, or of the host it names.
+    fn place(&mut self, words: &Words<'_>) -> u32 {
+        let device = words.0.get("dev").copied();
+        let mut devices = self.start.devices.iter();
+        let known = devices
+            .find(|one| Some(one.name.as_str()) == device)
+            .map(|one| one.netns);
+        known.unwrap_or_else(|| self.netns(words.0.get("host")))
+    }
+
     fn ifindex(&self, name: &str) -> u32 {
         self.start
             .devices
@@ -294,168 +345,6 @@ impl Timeline {
         address
     }
 
-    fn event(&mut self, time: u64, kind: &str, words: &Words<'_>) -> anyhow::Result<()> {
-        match kind {
-            "packet" => self.packet(time, words),
-            "taken" => self.taken(time, words),
-            "drop" => self.dropped(time, words),
-            "retransmit" => self.retransmit(time, words),
-            "recovery" => self.recovery(time, words),
-            "switch" => self.switch(time, words),
-            "syscall" => self.syscall(time, words),
-            "sockdrop" => {
-                let mut event = event::SockDrop::zeroed();
-                event.header = header::<event::SockDrop>(time, ProbeId::UdpFailQueueRcvSkb);
-                (event.netns, event.ip_version, event.ip_proto, event.error) = (NETNS, 4, 17, -12);
-                self.push(&event);
-                Ok(())
-            }
-            _ => bail!("\"{kind}\" is no event"),
-        }
-    }
-
-    fn push<E: bytemuck::Pod>(&mut self, event: &E) {
-        let mut record = vec![0u64; size_of::<E>() / 8];
-        bytemuck::cast_slice_mut(&mut record).copy_from_slice(bytemuck::bytes_of(event));
-        self.events.push(record);
-    }
-
-    fn packet(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
-        let mut event = event::Packet::zeroed();
-        event.header = header::<event::Packet>(time, ProbeId::NetDevStartXmit);
-        event.tap = tap(words.text("tap")?)? as u8;
-        event.netns = NETNS;
-        event.ifindex = self.ifindex(words.text("dev")?);
-        event.len = words.number("len")?;
-        event.payload_len = words.number("payload")?;
-        event.gso_segs = words.number("segs")?;
-        event.skb = words.number("skb")?;
-        let (from, to) = words.ends()?;
-        event.ip_version = 4;
-        event.ip_proto = if words.0.contains_key("udp") { 17 } else { 6 };
-        (event.saddr, event.sport) = address(from);
-        (event.daddr, event.dport) = address(to);
-        self.push(&event);
-        Ok(())
-    }
-
-    fn taken(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
-        let mut event = event::Taken::zeroed();
-        event.header = header::<event::Taken>(time, ProbeId::ConsumeSkb);
-        event.tap = tap(words.text("tap")?)? as u8;
-        event.netns = NETNS;
-        event.ifindex = words.0.get("dev").map_or(0, |name| self.ifindex(name));
-        event.len = words.number("len")?;
-        event.skb = words.number("skb")?;
-        event.port = words.number("port")?;
-        if let Some(function) = words.0.get("at") {
-            event.location = self.address(function);
-        }
-        self.push(&event);
-        Ok(())
-    }
-
-    fn dropped(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
-        let mut event = event::Drop::zeroed();
-        event.header = header::<event::Drop>(time, ProbeId::KfreeSkb);
-        let reason = words.text("reason")?;
-        let known = self
-            .start
-            .drop_reasons
-            .iter()
-            .find(|(_, name)| *name == reason);
-        let number = known.map(|(number, _)| *number);
-        event.reason = number.unwrap_or(100 + self.start.drop_reasons.len() as u32);
-        self.start
-            .drop_reasons
-            .insert(event.reason, reason.to_owned());
-        event.netns = NETNS;
-        event.ifindex = self.ifindex(words.text("dev")?);
-        let watched = self
-            .start
-            .devices
-            .iter()
-            .find(|device| device.ifindex == event.ifindex);
-        event.role = match watched.map(|device| device.role.as_str()) {
-            Some("tunnel") => role::TUNNEL,
-            Some("outer") => role::OUTER,
-            _ => role::NONE,
-        };
-        event.location = self.address(words.text("at")?);
-        event.len = words.number("len")?;
-        event.gso_segs = words.number("segs")?;
-        event.skb = words.number("skb")?;
-        self.push(&event);
-        Ok(())
-    }
-
-    fn retransmit(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
-        let mut event = event::Retransmit::zeroed();
-        event.header = header::<event::Retransmit>(time, ProbeId::TcpRetransmitSkb);
-        (event.netns, event.ip_version, event.sk, event.state) = (NETNS, 4, 1, 1);
-        let (from, to) = words.ends()?;
-        (event.laddr, event.lport) = address(from);
-        (event.raddr, event.rport) = address(to);
-        event.segments = words.number("segs")?;
-        event.ca_state = words.number("ca")?;
-        event.pending = words.number("pending")?;
-        event.error = words.number("error")?;
-        (event.stack, event.depth) = self.stack(words.text("stack")?);
-        self.push(&event);
-        Ok(())
-    }
-
-    fn recovery(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
-        let mut event = event::CongState::zeroed();
-        event.header = header::<event::CongState>(time, ProbeId::TcpCongStateSet);
-        (event.netns, event.sk, event.new, event.sack_ok) = (NETNS, 1, 3, 1);
-        event.sacked_out = words.number("sacked")?;
-        event.reordering = words.number("reordering")?;
-        event.reord_seen = words.number("seen")?;
-        (event.stack, event.depth) = self.stack(words.text("stack")?);
-        self.push(&event);
-        Ok(())
-    }
-
-    fn stack(&mut self, functions: &str) -> ([u64; event::STACK_DEPTH], u32) {
-        let mut stack = [0; event::STACK_DEPTH];
-        let mut depth = 0;
-        for (slot, function) in stack.iter_mut().zip(functions.split(',')) {
-            *slot = self.address(function);
-            depth += 1;
-        }
-        (stack, depth)
-    }
-
-    fn switch(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
-        let mut event = event::Switch::zeroed();
-        event.header = header::<event::Switch>(time, ProbeId::SchedSwitch);
-        if words.0.contains_key("out") {
-            (event.prev_tid, event.prev_tgid) = (words.number("out")?, words.number("pid")?);
-            event.prev_runtime_ns = words.number("runtime")?;
-            event.prev_run_delay_ns = words.number("delay")?;
-            event.prev_state = words.number("state")?;
-            event.prev_syscall = words.number("in")?;
-            event.watched |= 1;
-        } else {
-            (event.next_tid, event.next_tgid) = (words.number("on")?, words.number("pid")?);
-            event.watched |= 2;
-        }
-        self.push(&event);
-        Ok(())
-    }
-
-    fn syscall(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
-        let mut event = event::Syscall::zeroed();
-        event.header = header::<event::Syscall>(time, ProbeId::SysExit);
-        event.tgid = words.number("pid")?;
-        event.nr = words.number("nr")?;
-        event.ret = words.number("ret")?;
-        event.duration_ns = words.number("ns")?;
-        self.push(&event);
-        Ok(())
-    }
-
     /// The timeline as a trace file.
     ///
     /// # Errors
@@ -475,7 +364,7 @@ impl Timeline {
     /// # Errors
     /// When a record is not an event.
     pub fn report(&self) -> anyhow::Result<Report> {
-        let mut analyses = Analyses::default();
+        let mut analyses = Analyses::new(&self.start);
         for record in &self.events {
             analyses.observe(&Event::from_record(record).context("a record of unknown kind")?);
         }
@@ -501,16 +390,6 @@ fn environment() -> Environment {
     }
 }
 
-fn header<E: vpnbench_common::layout::Event>(time: u64, probe: ProbeId) -> Header {
-    Header {
-        time_ns: time,
-        tid: 0,
-        cpu: 0,
-        kind: E::KIND as u8,
-        probe: probe as u8,
-    }
-}
-
 fn kind(attach: Attach) -> &'static str {
     match attach {
         Attach::TpBtf(_) => "tp_btf",
@@ -524,10 +403,4 @@ fn tap(name: &str) -> anyhow::Result<Tap> {
         .into_iter()
         .find(|tap| tap.name() == name)
         .with_context(|| format!("no tap {name}"))
-}
-
-fn address(end: SocketAddrV4) -> ([u8; 16], u16) {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&end.ip().octets());
-    (bytes, end.port())
 }

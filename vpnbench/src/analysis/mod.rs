@@ -7,13 +7,18 @@
 pub mod address;
 pub mod books;
 pub mod cause;
+pub mod coalescing;
 pub mod devices;
 pub mod drops;
 pub mod flows;
 pub mod interfaces;
+pub mod ledger;
+pub mod pairing;
 pub mod problem;
+pub mod reordering;
 mod retransmit_sums;
 pub mod retransmits;
+pub mod stages;
 pub mod symbols;
 pub mod syscalls;
 pub mod taps;
@@ -125,6 +130,9 @@ pub struct Analyses {
     drops: drops::Drops,
     threads: threads::Threads,
     syscalls: syscalls::Syscalls,
+    pairing: pairing::Pairing,
+    reordering: reordering::Reorder,
+    coalescing: coalescing::Coalesce,
     events_by_probe: BTreeMap<u8, u64>,
     span: Span,
 }
@@ -155,6 +163,12 @@ pub struct Outputs {
     pub threads: threads::Output,
     /// System calls per process.
     pub syscalls: Vec<syscalls::SyscallCount>,
+    /// Packets from tap to tap: stages, ledger, losses by the books.
+    pub pairing: pairing::Output,
+    /// Reordering per tap.
+    pub reordering: reordering::Output,
+    /// Segments per unit at each tap.
+    pub coalescing: Vec<coalescing::Coalescing>,
     /// Interfaces: counters beside taps.
     pub interfaces: interfaces::Output,
     /// Events per probe number.
@@ -164,6 +178,14 @@ pub struct Outputs {
 }
 
 impl Analyses {
+    /// Analyses of a trace that begins with this frame, which says which tunnels are in the kernel.
+    #[must_use]
+    pub fn new(start: &Start) -> Analyses {
+        let mut analyses = Analyses::default();
+        analyses.pairing.begin(start);
+        analyses
+    }
+
     /// Takes one event, in time order.
     pub fn observe(&mut self, event: &Event<'_>) {
         let time = event.header().time_ns;
@@ -180,6 +202,14 @@ impl Analyses {
         self.drops.observe(event);
         self.threads.observe(event);
         self.syscalls.observe(event);
+        self.reordering.observe(event);
+        self.coalescing.observe(event);
+        let is_read = self.pairing.observe(event);
+        if let Event::Taken(taken) = event
+            && is_read
+        {
+            self.coalescing.read(taken);
+        }
     }
 
     /// Ends all analyses and joins their outputs.
@@ -199,6 +229,12 @@ impl Analyses {
         collect(found);
         let (syscalls, found) = self.syscalls.finish(context);
         collect(found);
+        let (pairing, found) = self.pairing.finish(context);
+        collect(found);
+        let (reordering, found) = self.reordering.finish(context);
+        collect(found);
+        let (coalescing, found) = self.coalescing.finish(context);
+        collect(found);
         let (interfaces, found) = interfaces::join(context, &taps, &drops);
         collect(found);
         let outputs = Outputs {
@@ -208,6 +244,9 @@ impl Analyses {
             drops,
             threads,
             syscalls,
+            pairing,
+            reordering,
+            coalescing,
             interfaces,
             events_by_probe: self.events_by_probe,
             span: self.span,

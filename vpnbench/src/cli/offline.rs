@@ -54,7 +54,7 @@ pub(super) fn write_form(
 pub(super) fn analyse(path: &Path) -> anyhow::Result<Report> {
     let reader = Reader::open(path)?;
     let start = reader.start().clone();
-    let mut analyses = Analyses::default();
+    let mut analyses = Analyses::new(&start);
     let summary = reader.for_each(|event| analyses.observe(&event))?;
     let context = Context::new(
         &start,

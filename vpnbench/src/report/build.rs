@@ -12,12 +12,8 @@ use crate::analysis::{Context, Outputs, Problem, Severity, address, seconds, thr
 use crate::trace::model as trace;
 
 /// Parts that this version does not compute.
-const NOT_ANALYSED: [&str; 10] = [
+const NOT_ANALYSED: [&str; 6] = [
     "benchmark",
-    "stages",
-    "ledger",
-    "reordering",
-    "coalescing",
     "retransmits.spurious",
     "cpu",
     "what_if",
@@ -59,6 +55,7 @@ pub fn build(
     let mut books = retransmits.books.clone();
     books.extend(outputs.drops.books.iter().cloned());
     books.extend(outputs.interfaces.books.iter().cloned());
+    let losses = losses(context, &outputs);
     Report {
         schema: model::SCHEMA.to_owned(),
         run: run(context, &outputs),
@@ -66,8 +63,14 @@ pub fn build(
         tunnel: tunnels.first().cloned(),
         tunnels,
         flows: flows(context, &outputs),
-        losses: losses(context, &outputs),
         retransmits: retransmissions(context, &outputs),
+        stages: outputs.pairing.stages,
+        waterfalls: outputs.pairing.waterfalls,
+        losses,
+        ledger: Some(outputs.pairing.ledger),
+        reordering: outputs.reordering.taps,
+        reordering_beliefs: outputs.reordering.beliefs,
+        coalescing: outputs.coalescing,
         threads: outputs.threads.threads,
         taps: outputs.taps,
         interfaces: outputs.interfaces.interfaces,
@@ -330,7 +333,7 @@ fn losses(context: &Context<'_>, outputs: &Outputs) -> Vec<Loss> {
         place: row.place.clone(),
         namespace: context.namespace_name(row.netns),
     });
-    rows.collect()
+    rows.chain(outputs.pairing.losses.iter().cloned()).collect()
 }
 
 fn retransmissions(context: &Context<'_>, outputs: &Outputs) -> Retransmits {

@@ -7,10 +7,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::analysis::books::{Reconciliation, Relation};
+pub use crate::analysis::coalescing::Coalescing;
 pub use crate::analysis::drops::DropCount;
 pub use crate::analysis::interfaces::Interface;
+pub use crate::analysis::ledger::{Ledger, LedgerStage, Loss};
+pub use crate::analysis::pairing::journeys::Waterfall;
 pub use crate::analysis::problem::{Problem, Severity};
+pub use crate::analysis::reordering::{Reordering, TcpBelief};
 pub use crate::analysis::retransmits::{ByCause, FlowRetransmits};
+pub use crate::analysis::stages::StageTime;
 pub use crate::analysis::syscalls::SyscallCount;
 pub use crate::analysis::taps::TapCount;
 pub use crate::analysis::threads::ThreadTime;
@@ -36,13 +41,17 @@ pub struct Report {
     /// Flows per tap.
     pub flows: Vec<Flow>,
     /// Time between taps.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<StageTime>,
+    /// The median packet and the slowest ones of each direction, stage by stage.
+    pub waterfalls: Vec<Waterfall>,
     /// Lost packets.
     pub losses: Vec<Loss>,
     /// Packets in, out, lost and inside per stage.
     pub ledger: Option<Ledger>,
     /// Reordering per tap (RFC 4737).
     pub reordering: Vec<Reordering>,
+    /// What each sender's TCP believes about reordering on its path.
+    pub reordering_beliefs: Vec<TcpBelief>,
     /// Segments per unit at each tap.
     pub coalescing: Vec<Coalescing>,
     /// TCP retransmissions.
@@ -300,96 +309,6 @@ pub struct LimitedBy {
     pub rwnd: f64,
     pub sndbuf: f64,
     pub app: f64,
-}
-
-/// Time between two taps.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Stage {
-    pub name: String,
-    pub from: String,
-    pub to: String,
-    pub packets: u64,
-    pub p50_us: f64,
-    pub p90_us: f64,
-    pub p99_us: f64,
-    pub max_us: f64,
-    pub mean_us: f64,
-    pub backlog_max_packets: Option<u64>,
-    pub backlog_max_bytes: Option<u64>,
-}
-
-/// Lost packets of one reason.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Loss {
-    /// Where on the path.
-    pub stage: String,
-    /// The kernel's reason.
-    pub reason: String,
-    /// Units.
-    pub units: u64,
-    /// Wire segments.
-    pub packets: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// `kernel-reason`, `ledger` or `sequence`.
-    pub method: String,
-    /// Device; null where the packet no longer has one.
-    pub device: Option<String>,
-    /// Kernel function that dropped it.
-    pub place: Option<String>,
-    /// Namespace.
-    pub namespace: String,
-}
-
-/// Packets in, out, lost and inside per stage.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Ledger {
-    /// Stages.
-    pub stages: Vec<LedgerStage>,
-    /// Whether nothing is unexplained.
-    pub balanced: bool,
-}
-
-/// A stage of the ledger, in packets.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct LedgerStage {
-    pub name: String,
-    #[serde(rename = "in")]
-    pub entered: u64,
-    #[serde(rename = "out")]
-    pub left: u64,
-    pub lost: u64,
-    pub duplicated: u64,
-    pub inside: u64,
-    pub unexplained: i64,
-}
-
-/// Reordering at a tap (RFC 4737).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names of RFC 4737")]
-pub struct Reordering {
-    pub tap: String,
-    pub packets: u64,
-    pub reordered: u64,
-    pub ratio: f64,
-    pub extent_p50: Option<f64>,
-    pub extent_p99: Option<f64>,
-    pub extent_max: Option<f64>,
-    pub late_time_us_p99: Option<f64>,
-}
-
-/// Segments per unit at a tap.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Coalescing {
-    pub tap: String,
-    pub units: u64,
-    pub segments: u64,
-    pub segments_per_unit: f64,
-    pub unit_bytes_p50: Option<f64>,
-    pub unit_bytes_max: Option<u64>,
 }
 
 /// TCP retransmissions.

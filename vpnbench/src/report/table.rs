@@ -114,6 +114,14 @@ impl Table {
     /// When the writer fails.
     pub fn write(&self, title: &str, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", screen.title(title))?;
+        self.write_rows(screen, out)
+    }
+
+    /// Writes heading and rows without a title.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn write_rows(&self, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
         let widths = self.widths(screen.width);
         let heading: Vec<String> = self
             .columns

@@ -1,8 +1,10 @@
 //! The report for people: one screen, reading the model only.
 
+mod path;
+
 use std::io::{self, Write};
 
-use super::model::{Report, Severity, TapCount};
+use super::model::{Loss, Report, Severity, TapCount};
 use super::table::{Align, Screen, Table, wrap};
 use super::units::{bytes, count, duration, percent, rate, signed};
 
@@ -17,6 +19,9 @@ const NOTES: usize = 12;
 /// When the writer fails.
 pub fn write(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     header(report, screen, out)?;
+    path::stages(report, screen, out)?;
+    path::ledger(report, screen, out)?;
+    path::reordering(report, screen, out)?;
     taps(report, screen, out)?;
     retransmits(report, screen, out)?;
     drops(report, screen, out)?;
@@ -264,7 +269,7 @@ fn drops(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()>
             loss.stage.clone(),
             place,
             loss.reason.clone(),
-            loss.place.clone().unwrap_or_else(|| "?".to_owned()),
+            place_of(loss),
             count(loss.units),
             count(loss.packets),
             bytes(loss.bytes),
@@ -277,6 +282,15 @@ fn drops(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()>
         writeln!(out, " and {} at {places} more", plural(units, "unit"))?;
     }
     writeln!(out)
+}
+
+/// The function that dropped; what the books prove happened at no place in the kernel.
+fn place_of(loss: &Loss) -> String {
+    match &loss.place {
+        Some(place) => place.clone(),
+        None if loss.method == "kernel-reason" => "?".to_owned(),
+        None => "by the books".to_owned(),
+    }
 }
 
 fn books(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {

@@ -1,0 +1,284 @@
+//! The loss ledger: per stage and direction, what went in is what came out, what was lost and what is
+//! still inside.
+//!
+//! ```text
+//! in + duplicated + originated = out + lost + inside + unexplained
+//! ```
+//!
+//! in segments; units and bytes stand beside it. `lost` is proven: the kernel told that it dropped the
+//! packet and where, or both sides of the stage were watched and the packet passed only the first. What
+//! is neither is `unexplained`, a figure of its own that is never spread over others. Bytes of a daemon's
+//! stage are counted in front (inner on the way out, outer on the way in) so that they too add up.
+//!
+//! Loss is data: with events lost by the recorder, or a fate that was not followed for lack of room, the
+//! ledger is neither balanced nor unbalanced but unknown.
+
+pub mod structure;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Context;
+use super::pairing::amount::Amount;
+use super::stages::Stage;
+pub use structure::LossStructure;
+
+/// Packets in, out, lost and inside per stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Ledger {
+    /// Stages, by direction, in the order a packet passes them.
+    pub stages: Vec<LedgerStage>,
+    /// Whether nothing is unexplained and nothing was missed; null where that is unknown.
+    pub balanced: Option<bool>,
+    /// Why `balanced` is null or false.
+    pub reason: Option<String>,
+    /// Inner flows from end to end, by direction; empty unless both ends were watched.
+    pub inner: Vec<EndToEnd>,
+    /// How losses are distributed.
+    pub structure: Vec<LossStructure>,
+    /// Fragments and reassembly.
+    pub fragments: Vec<Fragments>,
+    /// Drops the kernel told of packets that are in no stage: other traffic, or packets that had passed
+    /// their last tap.
+    pub drops_elsewhere: Amount,
+}
+
+/// A stage of the ledger, in wire segments.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LedgerStage {
+    /// Stage.
+    pub name: String,
+    /// `SENDER > RECEIVER` by namespace.
+    pub direction: String,
+    /// Went in.
+    #[serde(rename = "in")]
+    pub entered: u64,
+    /// Came out.
+    #[serde(rename = "out")]
+    pub left: u64,
+    /// Lost, proven.
+    pub lost: u64,
+    /// Of these, by a drop the kernel reported.
+    pub lost_by_kernel: u64,
+    /// Came out more than once.
+    pub duplicated: u64,
+    /// Came out without having gone in: a daemon's own handshakes, keepalives and control packets.
+    pub originated: u64,
+    /// Still inside at the end.
+    pub inside: u64,
+    /// What the others leave open; 0 in a book that adds up.
+    pub unexplained: i64,
+    /// Fates that were not followed for lack of room; part of `unexplained`.
+    pub evicted: u64,
+    /// The same in units.
+    pub units: Sides,
+    /// The same in bytes.
+    pub bytes: Sides,
+    /// How losses are known: `kernel-reason`, `ledger` or `sequence`.
+    pub method: String,
+}
+
+/// In, out and lost in another measure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Sides {
+    /// Went in.
+    #[serde(rename = "in")]
+    pub entered: u64,
+    /// Came out.
+    #[serde(rename = "out")]
+    pub left: u64,
+    /// Lost.
+    pub lost: u64,
+}
+
+/// Inner packets from the sender's tunnel device to the receiver's, by their own identity.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EndToEnd {
+    /// `SENDER > RECEIVER` by namespace.
+    pub direction: String,
+    /// Segments handed to the tunnel device and not dropped there.
+    pub entered: u64,
+    /// Arrived.
+    pub delivered: u64,
+    /// Did not arrive.
+    pub lost: u64,
+    /// Arrived more than once.
+    pub duplicated: u64,
+    /// On their way at the end.
+    pub inside: u64,
+    /// Arrived without having been seen leaving.
+    pub unknown: u64,
+}
+
+/// Fragments in one namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Fragments {
+    /// Namespace.
+    pub namespace: String,
+    /// Fragments that left on outer devices.
+    pub sent: u64,
+    /// Fragments that arrived on outer devices.
+    pub received: u64,
+    /// `IpReasmFails` + `Ip6ReasmFails` over the run; null if unknown.
+    pub reassemblies_failed: Option<u64>,
+    /// `IpReasmTimeout` + `Ip6ReasmTimeout`.
+    pub reassemblies_timed_out: Option<u64>,
+    /// `IpReasmOKs` + `Ip6ReasmOKs`.
+    pub reassembled: Option<u64>,
+    /// `IpFragFails` + `Ip6FragFails`: too large and not allowed to be fragmented.
+    pub fragmentation_failed: Option<u64>,
+}
+
+/// Lost packets of one reason.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Loss {
+    /// Where on the path.
+    pub stage: String,
+    /// The kernel's reason, or what the books say.
+    pub reason: String,
+    /// Units.
+    pub units: u64,
+    /// Wire segments.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// `kernel-reason`, `ledger` or `sequence`.
+    pub method: String,
+    /// Device; null where the packet no longer has one.
+    pub device: Option<String>,
+    /// Kernel function that dropped it.
+    pub place: Option<String>,
+    /// Namespace.
+    pub namespace: String,
+}
+
+/// Raw sums of one stage in one direction.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Account {
+    /// Went in.
+    pub entered: Amount,
+    /// Came out, each packet once.
+    pub left: Amount,
+    /// Dropped by the kernel.
+    pub dropped: Amount,
+    /// Proven lost by the books of both sides.
+    pub lost: Amount,
+    /// Came out again.
+    pub duplicated: Amount,
+    /// Came out without having gone in.
+    pub originated: Amount,
+    /// Inside at the end.
+    pub inside: Amount,
+    /// Given up for lack of room.
+    pub evicted: Amount,
+}
+
+impl Account {
+    /// The row of a stage.
+    #[must_use]
+    pub fn row(&self, stage: Stage, direction: &str, method: &str) -> LedgerStage {
+        let lost = self.lost.plus(self.dropped);
+        let out = self.left.plus(self.duplicated).plus(self.originated);
+        let came = self.entered.segments + self.duplicated.segments + self.originated.segments;
+        let went = out.segments + lost.segments + self.inside.segments;
+        LedgerStage {
+            name: stage.name().to_owned(),
+            direction: direction.to_owned(),
+            entered: self.entered.segments,
+            left: out.segments,
+            lost: lost.segments,
+            lost_by_kernel: self.dropped.segments,
+            duplicated: self.duplicated.segments,
+            originated: self.originated.segments,
+            inside: self.inside.segments,
+            unexplained: i64::try_from(i128::from(came) - i128::from(went)).unwrap_or(i64::MAX),
+            evicted: self.evicted.segments,
+            units: sides(self.entered.units, out.units, lost.units),
+            bytes: sides(self.entered.bytes, out.bytes, lost.bytes),
+            method: method.to_owned(),
+        }
+    }
+}
+
+fn sides(entered: u64, left: u64, lost: u64) -> Sides {
+    Sides {
+        entered,
+        left,
+        lost,
+    }
+}
+
+/// Whether the books add up, and if that is unknown or not so, why.
+#[must_use]
+pub fn verdict(context: &Context<'_>, stages: &[LedgerStage]) -> (Option<bool>, Option<String>) {
+    let lost: u64 = context.lost.values().sum();
+    let counted: u64 = context
+        .end
+        .iter()
+        .flat_map(|end| &end.counts)
+        .map(|count| count.lost)
+        .sum();
+    if stages.is_empty() {
+        return (None, Some("no packet passed two taps".to_owned()));
+    }
+    if lost.max(counted) > 0 {
+        let reason = format!(
+            "the recorder could not store {} events: a packet that is missing here may have passed",
+            lost.max(counted)
+        );
+        return (None, Some(reason));
+    }
+    if context.end.is_none() {
+        return (None, Some("the recording did not end in order".to_owned()));
+    }
+    let evicted: u64 = stages.iter().map(|stage| stage.evicted).sum();
+    if evicted > 0 {
+        return (
+            None,
+            Some(format!(
+                "{evicted} packets were not followed to the end for lack of room"
+            )),
+        );
+    }
+    let open: Vec<String> = stages
+        .iter()
+        .filter(|stage| stage.unexplained != 0)
+        .map(|stage| {
+            format!(
+                "{} in {} ({})",
+                stage.unexplained, stage.name, stage.direction
+            )
+        })
+        .collect();
+    if open.is_empty() {
+        (Some(true), None)
+    } else {
+        (
+            Some(false),
+            Some(format!("unexplained: {}", open.join(", "))),
+        )
+    }
+}
+
+/// Fragments beside the counters of their namespaces.
+#[must_use]
+pub fn fragments(context: &Context<'_>, seen: &[(u32, u64, u64)]) -> Vec<Fragments> {
+    let both = |netns: u32, name: &str| {
+        let four = context.counter(netns, &format!("Ip{name}"));
+        let six = context.counter(netns, &format!("Ip6{name}"));
+        four.map(|four| four + six.unwrap_or(0)).or(six)
+    };
+    let rows = seen.iter().map(|&(netns, sent, received)| Fragments {
+        namespace: context.namespace_name(netns),
+        sent,
+        received,
+        reassemblies_failed: both(netns, "ReasmFails"),
+        reassemblies_timed_out: both(netns, "ReasmTimeout"),
+        reassembled: both(netns, "ReasmOKs"),
+        fragmentation_failed: both(netns, "FragFails"),
+    });
+    rows.filter(|row| {
+        row.sent + row.received > 0 || row.reassemblies_failed.is_some_and(|fails| fails > 0)
+    })
+    .collect()
+}

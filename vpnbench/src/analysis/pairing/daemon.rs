@@ -1,0 +1,420 @@
+//! Through the daemon: which packet that went in is which packet that came out.
+//!
+//! The payload is encrypted, so nothing in the packets says it. Three observations do:
+//!
+//! * **Thread.** A daemon that sends a packet from the thread that read it, before it reads on, pairs
+//!   each send with its own last burst of reads. What of that burst is left when the thread reads again
+//!   was not sent. This holds for a daemon if nearly all of its sends follow a read of the same thread.
+//! * **Order.** Otherwise (worker threads, queues in the daemon) packets are taken to leave in the order
+//!   they came, which all WireGuard implementations ensure per peer.
+//! * **Size.** Encapsulation adds a nearly constant number of bytes. The range is learned from the first
+//!   packets; a packet of another size is another packet. This skips what was lost and what the daemon
+//!   made itself.
+//!
+//! Order cannot tell packets of one size apart: after a loss inside the daemon the counts stay right
+//! and the pairs shift, until the queue runs empty. Where both ends of a tunnel are seen, the far end
+//! says how many pairs were right, and measures the time without this pairing.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+use super::amount::Amount;
+use super::transit::inside_limit;
+use super::units::Shape;
+use crate::analysis::stages::Backlog;
+
+/// Packets kept inside one daemon and direction.
+const PENDING_MAX: usize = 1 << 17;
+/// A packet that has not left after this long will not.
+const PATIENCE_NS: u64 = 8_000_000_000;
+/// Waiting packets looked at for one that fits.
+const WINDOW: usize = 512;
+/// Segments that went past a waiting packet before it counts as lost.
+const PASSED_MAX: u64 = 2048;
+/// Sizes may differ by this much until the overhead is learned.
+const DIFFERENCE_MAX: i64 = 256;
+/// Pairs from which the overhead is learned.
+const LEARNED_FROM: u32 = 64;
+/// Room beside the learned range: padding to 16 bytes.
+const PADDING: i64 = 16;
+/// Sends from which it is judged whether they follow reads of their thread.
+const UNDECIDED: u32 = 32;
+/// Threads remembered.
+const THREADS_MAX: usize = 4096;
+
+/// A packet inside the daemon.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    time_ns: u64,
+    unit: u64,
+    left: u32,
+    shape: Shape,
+    /// Segments that will have left when it is its turn.
+    turn: u64,
+}
+
+/// What of a packet that came out is which one that went in.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair {
+    /// The unit that went in.
+    pub unit: u64,
+    /// When, ns.
+    pub entered_ns: u64,
+    /// Segments.
+    pub segments: u32,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Numbers of the current burst of reads.
+    burst: VecDeque<u64>,
+    sent: bool,
+}
+
+/// One daemon in one direction.
+#[derive(Debug, Default)]
+pub struct Daemon {
+    pending: VecDeque<Pending>,
+    base: u64,
+    lanes: FxHashMap<u32, Lane>,
+    by_thread: bool,
+    follows: u32,
+    other: u32,
+    differences: FxHashMap<i64, u32>,
+    learned: Option<(i64, i64)>,
+    matched: u32,
+    left_so_far: u64,
+    slowest_ns: u64,
+    /// Segments paired by thread.
+    pub paired_by_thread: u64,
+    /// Went in.
+    pub entered: Amount,
+    /// Came out and paired with what went in.
+    pub left: Amount,
+    /// Went in and did not come out.
+    pub lost: Amount,
+    /// Came out without having gone in: made by the daemon, or sent twice.
+    pub originated: Amount,
+    /// Given up for lack of room.
+    pub evicted: Amount,
+    /// Packets and bytes inside.
+    pub backlog: Backlog,
+}
+
+impl Daemon {
+    /// A packet goes in.
+    pub fn enter(&mut self, now_ns: u64, tid: u32, unit: u64, shape: Shape) {
+        let bytes = shape.bytes();
+        self.entered.add(shape.segments, bytes);
+        self.backlog.come(now_ns, shape.segments, bytes);
+        let number = self.base + self.pending.len() as u64;
+        if self.lanes.len() >= THREADS_MAX {
+            self.lanes.clear();
+        }
+        let lane = self.lanes.entry(tid).or_default();
+        if std::mem::take(&mut lane.sent) {
+            let burst = std::mem::take(&mut lane.burst);
+            if self.by_thread {
+                for number in burst {
+                    self.lose(number);
+                }
+            }
+        }
+        let lane = self.lanes.entry(tid).or_default();
+        lane.burst.push_back(number);
+        if lane.burst.len() > WINDOW {
+            lane.burst.pop_front();
+        }
+        let turn = self.left_so_far + self.backlog.packets;
+        self.pending.push_back(Pending {
+            time_ns: now_ns,
+            unit,
+            left: shape.segments,
+            shape,
+            turn,
+        });
+        self.expire(now_ns);
+    }
+
+    /// A packet comes out; what went in for it goes to `pairs`. Returns the segments nothing went in for.
+    pub fn leave(&mut self, now_ns: u64, tid: u32, shape: Shape, pairs: &mut Vec<Pair>) -> u32 {
+        let mut done = 0;
+        let follows = self.follows_read(tid, shape);
+        self.weigh(follows);
+        while done < shape.segments {
+            let size = if done + 1 == shape.segments {
+                shape.last
+            } else {
+                shape.segment
+            };
+            let at = if follows && (self.by_thread || self.undecided()) {
+                self.in_burst(tid, size)
+            } else {
+                self.in_order(size)
+            };
+            let Some(at) = at else { break };
+            let wanted = shape.segments - done;
+            done += self.pair(now_ns, at, wanted, size, pairs);
+        }
+        if let Some(lane) = self.lanes.get_mut(&tid) {
+            lane.sent = true;
+        }
+        self.left_so_far += u64::from(done);
+        let rest = shape.segments - done;
+        let bytes = shape.bytes();
+        if done > 0 {
+            let share = u64::from(bytes) * u64::from(done) / u64::from(shape.segments.max(1));
+            self.left.add_parts(1, done, share);
+        }
+        if rest > 0 {
+            let share = u64::from(bytes) * u64::from(rest) / u64::from(shape.segments.max(1));
+            self.originated.add_parts(u64::from(done == 0), rest, share);
+        }
+        self.pop_done();
+        rest
+    }
+
+    /// A packet that the daemon made itself comes out.
+    pub fn leave_own(&mut self, segments: u32, bytes: u32) {
+        self.originated.add(segments, bytes);
+    }
+
+    fn pair(
+        &mut self,
+        now_ns: u64,
+        at: usize,
+        wanted: u32,
+        size: u32,
+        pairs: &mut Vec<Pair>,
+    ) -> u32 {
+        let few = self.pending.len() <= 2;
+        let by_thread = self.by_thread;
+        let Some(one) = self.pending.get_mut(at) else {
+            return 0;
+        };
+        let next = one.next_size();
+        let taken = wanted.min(one.left);
+        one.left -= taken;
+        let pair = Pair {
+            unit: one.unit,
+            entered_ns: one.time_ns,
+            segments: taken,
+        };
+        let bytes = next * taken;
+        pairs.push(pair);
+        self.slowest_ns = self.slowest_ns.max(now_ns.saturating_sub(pair.entered_ns));
+        self.backlog.go(taken, bytes);
+        self.paired_by_thread += u64::from(if by_thread { taken } else { 0 });
+        if few && self.learned.is_none() {
+            self.learn(i64::from(size) - i64::from(next));
+        }
+        taken
+    }
+
+    fn learn(&mut self, difference: i64) {
+        *self.differences.entry(difference).or_default() += 1;
+        self.matched += 1;
+        if self.matched < LEARNED_FROM {
+            return;
+        }
+        let usual = || {
+            self.differences
+                .iter()
+                .filter(|(_, count)| **count * 50 >= self.matched)
+                .map(|(d, _)| *d)
+        };
+        if let (Some(least), Some(most)) = (usual().min(), usual().max()) {
+            self.learned = Some((least - PADDING, most + PADDING));
+        }
+        self.differences.clear();
+    }
+
+    fn fits(&self, entered: u32, left: u32) -> bool {
+        let difference = i64::from(left) - i64::from(entered);
+        let (least, most) = self.learned.unwrap_or((-DIFFERENCE_MAX, DIFFERENCE_MAX));
+        difference >= least && difference <= most
+    }
+
+    /// Whether a send can belong to what the same thread has just read.
+    fn follows_read(&mut self, tid: u32, shape: Shape) -> bool {
+        let first = if shape.segments > 1 {
+            shape.segment
+        } else {
+            shape.last
+        };
+        self.in_burst(tid, first).is_some()
+    }
+
+    /// Whether too little has been seen to say how this daemon works.
+    fn undecided(&self) -> bool {
+        self.follows + self.other < UNDECIDED
+    }
+
+    fn weigh(&mut self, follows: bool) {
+        if follows {
+            self.follows += 1;
+        } else {
+            self.other += 1;
+        }
+        let sum = self.follows + self.other;
+        if self.undecided() {
+            return;
+        }
+        let share = f64::from(self.follows) / f64::from(sum);
+        self.by_thread = if self.by_thread {
+            share > 0.9
+        } else {
+            share > 0.98
+        };
+        if sum > 1024 {
+            self.follows /= 2;
+            self.other /= 2;
+        }
+    }
+
+    fn in_burst(&self, tid: u32, size: u32) -> Option<usize> {
+        let lane = self.lanes.get(&tid)?;
+        lane.burst.iter().find_map(|number| {
+            let at = usize::try_from(number.checked_sub(self.base)?).ok()?;
+            let one = self.pending.get(at)?;
+            (one.left > 0 && self.fits(one.next_size(), size)).then_some(at)
+        })
+    }
+
+    fn in_order(&self, size: u32) -> Option<usize> {
+        let mut waiting = self
+            .pending
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| one.left > 0)
+            .take(WINDOW);
+        waiting
+            .find(|(_, one)| self.fits(one.next_size(), size))
+            .map(|(at, _)| at)
+    }
+
+    fn lose(&mut self, number: u64) {
+        let Some(at) = number
+            .checked_sub(self.base)
+            .and_then(|at| usize::try_from(at).ok())
+        else {
+            return;
+        };
+        if let Some(one) = self.pending.get_mut(at).filter(|one| one.left > 0) {
+            let (left, bytes) = (one.left, one.shape.bytes_of(one.left));
+            one.left = 0;
+            self.lost.add(left, bytes);
+            self.backlog.go(left, bytes);
+        }
+        self.pop_done();
+    }
+
+    fn pop_done(&mut self) {
+        while self.pending.front().is_some_and(|one| one.left == 0) {
+            self.pending.pop_front();
+            self.base += 1;
+        }
+    }
+
+    fn expire(&mut self, now_ns: u64) {
+        while let Some(front) = self.pending.front() {
+            let old = front.time_ns.saturating_add(PATIENCE_NS) <= now_ns;
+            let passed = self.left_so_far > front.turn + PASSED_MAX;
+            let full = self.pending.len() > PENDING_MAX;
+            if front.left > 0 && !old && !passed && !full {
+                break;
+            }
+            let one = *front;
+            self.pending.pop_front();
+            self.base += 1;
+            if one.left > 0 {
+                let bytes = one.shape.bytes_of(one.left);
+                self.backlog.go(one.left, bytes);
+                let sum = if full {
+                    &mut self.evicted
+                } else {
+                    &mut self.lost
+                };
+                sum.add(one.left, bytes);
+            }
+        }
+    }
+
+    /// What is inside at the end; what is older than anything that came out was lost. `arrived` says
+    /// whether a unit is known to have come out (at the far end): then what is missing is another
+    /// packet, and not a young one.
+    pub fn finish(&mut self, now_ns: u64, arrived: impl Fn(u64) -> bool) -> Amount {
+        let mut inside = Amount::default();
+        let limit = inside_limit(self.slowest_ns);
+        for one in self.pending.drain(..).filter(|one| one.left > 0) {
+            let young = now_ns.saturating_sub(one.time_ns) <= limit;
+            let sum = if young && !arrived(one.unit) {
+                &mut inside
+            } else {
+                &mut self.lost
+            };
+            sum.add(one.left, one.shape.bytes_of(one.left));
+        }
+        inside
+    }
+
+    /// Whether packets go through one by one: most that came out had gone in.
+    #[must_use]
+    pub fn one_to_one(&self) -> bool {
+        let out = self.left.segments + self.originated.segments;
+        let paired_out = 2 * self.left.segments >= out;
+        let paired_in = 2 * self.left.segments >= self.entered.segments;
+        out == 0 || paired_out && (paired_in || self.lost.segments < self.entered.segments)
+    }
+
+    /// Method of most pairs.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        if 2 * self.paired_by_thread > self.left.segments {
+            "thread"
+        } else {
+            "order-and-size"
+        }
+    }
+}
+
+impl Pending {
+    fn next_size(&self) -> u32 {
+        if self.left > 1 {
+            self.shape.segment
+        } else {
+            self.shape.last
+        }
+    }
+}
+
+impl Shape {
+    /// One segment.
+    #[must_use]
+    pub const fn one(bytes: u32) -> Shape {
+        Shape {
+            segment: bytes,
+            last: bytes,
+            segments: 1,
+        }
+    }
+
+    /// Bytes of all segments.
+    #[must_use]
+    pub const fn bytes(&self) -> u32 {
+        self.bytes_of(self.segments)
+    }
+
+    /// Bytes of the last `segments`.
+    #[must_use]
+    pub const fn bytes_of(&self, segments: u32) -> u32 {
+        if segments == 0 {
+            0
+        } else {
+            self.segment
+                .saturating_mul(segments - 1)
+                .saturating_add(self.last)
+        }
+    }
+}

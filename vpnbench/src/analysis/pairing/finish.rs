@@ -1,0 +1,502 @@
+//! From queues, daemons and flows to rows: stages, ledger, losses, waterfalls.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::daemon::Daemon;
+use super::host::{Host, Queue};
+use super::journeys::Waterfall;
+use super::transit::{Flow, Sums};
+use super::{Between, Pairing};
+use crate::analysis::ledger::structure::Fates;
+use crate::analysis::ledger::{self, Account, EndToEnd, Ledger, LedgerStage, Loss, LossStructure};
+use crate::analysis::stages::{Backlog, Stage, StageTime};
+use crate::analysis::{Context, Problem, address};
+
+/// What became of the packets.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Output {
+    /// Time between taps.
+    pub stages: Vec<StageTime>,
+    /// The books.
+    pub ledger: Ledger,
+    /// Losses that the books prove and no drop of the kernel explains.
+    pub losses: Vec<Loss>,
+    /// Single packets on their whole way.
+    pub waterfalls: Vec<Waterfall>,
+}
+
+type Ends = (u16, u16);
+
+/// Everything that is known at the end, by direction.
+struct Closing<'a> {
+    context: &'a Context<'a>,
+    hosts: Vec<Host>,
+    between: BTreeMap<Ends, Between>,
+    wire: BTreeMap<Ends, Sums>,
+    inner: BTreeMap<Ends, Sums>,
+    output: Output,
+    problems: Vec<Problem>,
+}
+
+impl Pairing {
+    /// Ends all queues and flows.
+    #[must_use]
+    pub fn finish(mut self, context: &Context<'_>) -> (Output, Vec<Problem>) {
+        let now = context
+            .end
+            .map_or(self.last_ns, |end| end.clock.monotonic_ns.max(self.last_ns));
+        let mut closed = Vec::new();
+        let wire = std::mem::take(&mut self.wire).finish(now, &mut closed);
+        let inner = std::mem::take(&mut self.tunnel).finish(now, &mut closed);
+        for (flow, one) in closed {
+            self.fates.entry(flow).or_default().add(&one);
+        }
+        let units = std::mem::take(&mut self.inner);
+        for host in &mut self.hosts {
+            for queue in [
+                &mut host.tun_qdisc,
+                &mut host.tun_queue,
+                &mut host.outer_qdisc,
+                &mut host.to_tcp,
+            ] {
+                queue.finish(now);
+            }
+            host.socket.finish(now);
+            let arrived = |unit| units.get(unit).is_some_and(|unit| unit.arrived);
+            host.send_inside = host.send.finish(now, arrived);
+            host.receive_inside = host.receive.finish(now, |_| false);
+        }
+        let seen: Vec<(u32, u64, u64)> = self
+            .hosts
+            .iter()
+            .map(|host| (host.netns, host.fragments.0, host.fragments.1))
+            .collect();
+        let mut fates = std::mem::take(&mut self.fates);
+        let addresses = addresses(context, &self.hosts);
+        let mut closing = Closing {
+            context,
+            hosts: self.hosts,
+            between: self.between.into_iter().collect(),
+            wire: BTreeMap::new(),
+            inner: BTreeMap::new(),
+            output: Output::default(),
+            problems: Vec::new(),
+        };
+        let mut structure: BTreeMap<(&str, Ends), Fates> = BTreeMap::new();
+        for (level, flows) in [("outer", wire), ("inner", inner)] {
+            for (hash, flow) in flows {
+                let Some(ends) = ends(&flow, &addresses) else {
+                    continue;
+                };
+                let sums = if level == "outer" {
+                    &mut closing.wire
+                } else {
+                    &mut closing.inner
+                };
+                sums.entry(ends).or_default().add(&flow.sums);
+                if let Some(fates) = fates.remove(&hash) {
+                    structure.entry((level, ends)).or_default().merge(fates);
+                }
+            }
+        }
+        closing.directions();
+        let name = |ends: Ends| closing.direction(Some(ends.0), Some(ends.1));
+        let rows = structure
+            .into_iter()
+            .filter_map(|((level, ends), fates)| fates.finish(level, &name(ends)));
+        closing.output.ledger.structure = rows.collect::<Vec<LossStructure>>();
+        let waterfalls = self
+            .journeys
+            .finish(context, |from, to| closing.direction(Some(from), Some(to)));
+        closing.output.waterfalls = waterfalls;
+        closing.output.ledger.fragments = ledger::fragments(context, &seen);
+        closing.output.ledger.drops_elsewhere = self.elsewhere;
+        if self.uncounted > 0 {
+            let message = format!(
+                "{} packets of too many namespaces were not followed",
+                self.uncounted
+            );
+            closing
+                .problems
+                .push(Problem::data_loss("pairing", message));
+        }
+        closing.verdict();
+        (closing.output, closing.problems)
+    }
+}
+
+/// Addresses of the watched namespaces, at both ends of the run.
+fn addresses(context: &Context<'_>, hosts: &[Host]) -> BTreeMap<IpAddr, u16> {
+    let mut found = BTreeMap::new();
+    for (index, host) in hosts.iter().enumerate() {
+        let (start, end) = context.namespace(host.netns);
+        let links = start.into_iter().chain(end).flat_map(|one| &one.links);
+        for text in links.flat_map(|link| &link.addresses) {
+            if let Some(Ok(ip)) = text.split('/').next().map(str::parse) {
+                found.insert(ip, index as u16);
+            }
+        }
+    }
+    found
+}
+
+/// Hosts between which a flow runs, if both are watched: it arrived somewhere, or its destination is
+/// an address of a watched host.
+fn ends(flow: &Flow, addresses: &BTreeMap<IpAddr, u16>) -> Option<Ends> {
+    let destination = address::ip(flow.version, &flow.destination);
+    let owner = destination.and_then(|ip| addresses.get(&ip).copied());
+    let to = flow.to.or(owner).filter(|to| *to != flow.from)?;
+    Some((flow.from, to))
+}
+
+impl Closing<'_> {
+    /// All directions, each in the order a packet passes its stages.
+    fn directions(&mut self) {
+        let count = self.hosts.len();
+        for sender in 0..count as u16 {
+            let receiver = (count == 2).then(|| 1 - sender);
+            self.sending(sender, receiver);
+            let ends: Vec<Ends> = self
+                .wire
+                .keys()
+                .copied()
+                .filter(|ends| ends.0 == sender)
+                .collect();
+            for ends in ends {
+                self.wire_row(ends);
+            }
+            match receiver {
+                Some(receiver) => self.receiving(receiver, Some(sender)),
+                None => self.receiving(sender, None),
+            }
+        }
+        for (ends, sums) in std::mem::take(&mut self.inner) {
+            let row = EndToEnd {
+                direction: self.direction(Some(ends.0), Some(ends.1)),
+                entered: sums.departed.segments - sums.dropped.segments.min(sums.departed.segments),
+                delivered: sums.arrived.segments,
+                lost: sums.missing.segments,
+                duplicated: sums.duplicated.segments,
+                inside: sums.inside.segments,
+                unknown: sums.unknown.segments,
+            };
+            self.output.ledger.inner.push(row);
+        }
+    }
+
+    fn direction(&self, from: Option<u16>, to: Option<u16>) -> String {
+        let name = |host: Option<u16>| {
+            let host = host.and_then(|host| self.hosts.get(host as usize));
+            host.map_or(String::new(), |host| {
+                self.context.namespace_name(host.netns)
+            })
+        };
+        format!("{} > {}", name(from), name(to)).trim().to_owned()
+    }
+
+    fn sending(&mut self, sender: u16, receiver: Option<u16>) {
+        let direction = self.direction(Some(sender), receiver);
+        let queue = std::mem::take(&mut self.hosts[sender as usize].tun_qdisc);
+        self.queue(Stage::TunQdisc, &direction, sender, &queue);
+        let queue = std::mem::take(&mut self.hosts[sender as usize].tun_queue);
+        self.queue(Stage::TunQueue, &direction, sender, &queue);
+        self.daemon_send(sender, receiver, &direction);
+        let queue = std::mem::take(&mut self.hosts[sender as usize].outer_qdisc);
+        self.queue(Stage::OuterQdisc, &direction, sender, &queue);
+    }
+
+    fn receiving(&mut self, receiver: u16, sender: Option<u16>) {
+        let direction = self.direction(sender, Some(receiver));
+        let host = &mut self.hosts[receiver as usize];
+        let socket = std::mem::take(&mut host.socket);
+        if socket.account.entered.units > 0 {
+            let by_address = socket.by_address >= socket.by_order;
+            let method = if by_address { "address" } else { "order" };
+            let mut row = socket.delays.row(
+                Stage::OuterSocket,
+                &direction,
+                self.context.start.clock.monotonic_ns,
+            );
+            row.confidence = by_address.then_some(1.0);
+            self.push_stage(row, method, Some(socket.backlog), &socket.account);
+            self.push_account(
+                Stage::OuterSocket,
+                &direction,
+                "kernel-reason",
+                &socket.account,
+                receiver,
+            );
+        }
+        self.daemon_receive(receiver, sender, &direction);
+        let queue = std::mem::take(&mut self.hosts[receiver as usize].to_tcp);
+        let mut row = queue.delays.row(
+            Stage::ToTcp,
+            &direction,
+            self.context.start.clock.monotonic_ns,
+        );
+        if row.packets > 0 {
+            if !self.hosts[receiver as usize].has_tunnel {
+                row.from = "outer.rx".to_owned();
+            }
+            row.confidence = Some(1.0);
+            // Segments of sockets that are not established, and those merged in the socket's backlog, do not
+            // pass the tap: this stage has times and no account.
+            self.push_stage(
+                row,
+                "address",
+                Some(queue.waiting.backlog),
+                &Account::default(),
+            );
+        }
+    }
+
+    fn queue(&mut self, stage: Stage, direction: &str, host: u16, queue: &Queue) {
+        if queue.account.entered.units == 0 {
+            return;
+        }
+        let mut row = queue
+            .delays
+            .row(stage, direction, self.context.start.clock.monotonic_ns);
+        row.confidence = Some(1.0);
+        self.push_stage(row, "address", Some(queue.waiting.backlog), &queue.account);
+        self.push_account(stage, direction, "kernel-reason", &queue.account, host);
+    }
+
+    fn daemon_send(&mut self, sender: u16, receiver: Option<u16>, direction: &str) {
+        let host = &mut self.hosts[sender as usize];
+        let daemon = std::mem::take(&mut host.send);
+        let delays = std::mem::take(&mut host.send_delays);
+        let (inside, in_kernel) = (host.send_inside, host.in_kernel);
+        // Without an outer device to watch, nothing is known of what the daemon sends.
+        if daemon.entered.units == 0 || !self.has_outer_device(sender) {
+            return;
+        }
+        let ends = receiver.map(|receiver| (sender, receiver));
+        let far = ends
+            .and_then(|ends| self.between.remove(&ends))
+            .unwrap_or_default();
+        let mut account = daemon.account(inside);
+        if let Some(ends) = ends {
+            self.repeated(ends, &mut account);
+        }
+        let far_is_better = daemon.method() != "thread"
+            && 2 * far.daemon_send.packets() > daemon.left.segments
+            && receiver
+                .is_some_and(|receiver| self.hosts[receiver as usize].receive.method() == "thread");
+        let (delays, method) = if far_is_better {
+            (&far.daemon_send, "far-end")
+        } else {
+            (&delays, daemon.method())
+        };
+        let start = self.context.start.clock.monotonic_ns;
+        let mut row = delays.row(Stage::DaemonSend, direction, start);
+        row.confidence = (far.checked > 0).then(|| far.confirmed as f64 / far.checked as f64);
+        if in_kernel {
+            row.from = "tun.tx".to_owned();
+        }
+        self.daemon(Stage::DaemonSend, row, method, &daemon, &account, sender);
+        if let Some(ends) = ends {
+            self.between.insert(ends, far);
+        }
+    }
+
+    fn has_outer_device(&self, host: u16) -> bool {
+        let netns = self.hosts[host as usize].netns;
+        let changed = self
+            .context
+            .changes
+            .iter()
+            .flat_map(|change| &change.devices);
+        let mut devices = self.context.start.devices.iter().chain(changed);
+        devices.any(|device| device.netns == netns && device.role == "outer")
+    }
+
+    /// Inner packets that came through twice although no outer packet did: the daemon sent them twice.
+    /// They came out without having gone in, or stand where a lost one is missing.
+    fn repeated(&self, ends: Ends, account: &mut Account) {
+        let twice = |sums: Option<&Sums>| sums.map_or(0, |sums| sums.duplicated.segments);
+        let inner = twice(self.inner.get(&ends));
+        let outer = twice(self.wire.get(&ends))
+            + self.hosts[ends.0 as usize]
+                .outer_qdisc
+                .account
+                .duplicated
+                .segments;
+        let repeated = inner.saturating_sub(outer);
+        let free = account.originated.segments.min(repeated);
+        account.originated.segments -= free;
+        account.duplicated.segments += repeated;
+        account.left.segments -= (repeated - free).min(account.left.segments);
+        account.lost.segments += repeated - free;
+    }
+
+    fn daemon_receive(&mut self, receiver: u16, sender: Option<u16>, direction: &str) {
+        let host = &mut self.hosts[receiver as usize];
+        let daemon = std::mem::take(&mut host.receive);
+        let delays = std::mem::take(&mut host.receive_delays);
+        let (inside, without_recv) = (host.receive_inside, host.without_recv);
+        if daemon.entered.units == 0 {
+            return;
+        }
+        let mut account = daemon.account(inside);
+        if sender.is_none() && !host.wireguard {
+            // Control packets of the peer cannot be told from lost ones.
+            account.lost = super::amount::Amount::default();
+        }
+        let start = self.context.start.clock.monotonic_ns;
+        let mut row = delays.row(Stage::DaemonReceive, direction, start);
+        if without_recv {
+            row.from = "outer.rx".to_owned();
+        }
+        let far = sender.and_then(|sender| self.between.get(&(sender, receiver)));
+        row.confidence = far
+            .filter(|far| far.checked > 0)
+            .map(|far| far.confirmed as f64 / far.checked as f64);
+        self.daemon(
+            Stage::DaemonReceive,
+            row,
+            daemon.method(),
+            &daemon,
+            &account,
+            receiver,
+        );
+    }
+
+    fn daemon(
+        &mut self,
+        stage: Stage,
+        row: StageTime,
+        method: &str,
+        daemon: &Daemon,
+        account: &Account,
+        host: u16,
+    ) {
+        let direction = row.direction.clone();
+        if daemon.one_to_one() {
+            self.push_stage(row, method, Some(daemon.backlog), account);
+            self.push_account(stage, &direction, "ledger", account, host);
+            return;
+        }
+        let out = daemon.left.segments + daemon.originated.segments;
+        let message = format!(
+            "{} ({direction}): {} packets went in and {out} came out, and most do not pair one to one: the daemon merges, splits or compresses packets, or carries them in a stream; time inside it and its losses cannot be told per packet",
+            stage.name(),
+            daemon.entered.segments,
+        );
+        self.problems.push(Problem::info("pairing", message));
+    }
+
+    fn wire_row(&mut self, ends: Ends) {
+        let Some(sums) = self.wire.get(&ends).cloned() else {
+            return;
+        };
+        let direction = self.direction(Some(ends.0), Some(ends.1));
+        let account = Account {
+            entered: sums.departed,
+            left: sums.arrived.plus(sums.unknown),
+            dropped: sums.dropped,
+            lost: sums.missing,
+            duplicated: sums.duplicated,
+            inside: sums.inside,
+            evicted: sums.evicted,
+            ..Account::default()
+        };
+        let start = self.context.start.clock.monotonic_ns;
+        if let Some(between) = self.between.get(&ends) {
+            let mut row = between.wire.row(Stage::Wire, &direction, start);
+            row.confidence = Some(1.0);
+            if row.packets > 0 {
+                self.push_stage(row, "numbers", None, &account);
+            }
+        }
+        self.push_account(Stage::Wire, &direction, "sequence", &account, ends.0);
+    }
+
+    fn push_stage(
+        &mut self,
+        mut row: StageTime,
+        method: &str,
+        backlog: Option<Backlog>,
+        account: &Account,
+    ) {
+        row.method = method.to_owned();
+        row.backlog_max_packets = backlog.map(|backlog| backlog.max_packets);
+        row.backlog_max_bytes = backlog.map(|backlog| backlog.max_bytes);
+        let fated = account
+            .left
+            .plus(account.lost)
+            .plus(account.dropped)
+            .plus(account.inside);
+        let entered = account.entered.segments;
+        if row.packets == 0 {
+            return;
+        }
+        row.unpaired_ratio =
+            (entered > 0).then(|| entered.saturating_sub(fated.segments) as f64 / entered as f64);
+        self.output.stages.push(row);
+    }
+
+    fn push_account(
+        &mut self,
+        stage: Stage,
+        direction: &str,
+        method: &str,
+        account: &Account,
+        host: u16,
+    ) {
+        let row: LedgerStage = account.row(stage, direction, method);
+        let proven = account.lost;
+        if proven.segments > 0 {
+            let reason = match stage {
+                Stage::Wire => "did not arrive",
+                _ => "did not come out",
+            };
+            self.output.losses.push(Loss {
+                stage: stage.name().to_owned(),
+                reason: reason.to_owned(),
+                units: proven.units,
+                packets: proven.segments,
+                bytes: proven.bytes,
+                method: method.to_owned(),
+                device: None,
+                place: None,
+                namespace: self.context.namespace_name(self.hosts[host as usize].netns),
+            });
+        }
+        self.output.ledger.stages.push(row);
+    }
+
+    fn verdict(&mut self) {
+        let (balanced, reason) = ledger::verdict(self.context, &self.output.ledger.stages);
+        self.output.ledger.balanced = balanced;
+        self.output.ledger.reason = reason;
+    }
+}
+
+impl Daemon {
+    fn account(&self, inside: super::amount::Amount) -> Account {
+        Account {
+            entered: self.entered,
+            left: self.left,
+            lost: self.lost,
+            originated: self.originated,
+            inside,
+            evicted: self.evicted,
+            ..Account::default()
+        }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, other: &Sums) {
+        self.departed = self.departed.plus(other.departed);
+        self.arrived = self.arrived.plus(other.arrived);
+        self.duplicated = self.duplicated.plus(other.duplicated);
+        self.missing = self.missing.plus(other.missing);
+        self.dropped = self.dropped.plus(other.dropped);
+        self.inside = self.inside.plus(other.inside);
+        self.unknown = self.unknown.plus(other.unknown);
+        self.evicted = self.evicted.plus(other.evicted);
+    }
+}

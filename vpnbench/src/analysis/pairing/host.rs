@@ -1,0 +1,196 @@
+//! The queues and daemons of one host (network namespace).
+
+use vpnbench_common::event;
+
+use super::amount::Amount;
+use super::daemon::Daemon;
+use super::identity::Identity;
+use super::socket::Sockets;
+use super::waiting::{Entry, Waiting};
+use super::{KEEPALIVE_BYTES, has_counter};
+use crate::analysis::ledger::Account;
+use crate::analysis::stages::{Delays, Stage};
+
+/// A queue between two taps, with its times and its account.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    pub(crate) waiting: Waiting,
+    pub(crate) delays: Delays,
+    pub(crate) account: Account,
+}
+
+/// A unit, or a part of one, that left a queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gone {
+    pub(crate) time_ns: u64,
+    pub(crate) unit: u64,
+    pub(crate) whole: bool,
+    pub(crate) id: Option<Identity>,
+}
+
+impl Queue {
+    pub(crate) fn come(&mut self, skb: u64, entry: Entry) {
+        self.account.entered.add(entry.segments, entry.bytes);
+        self.waiting.insert(skb, entry);
+    }
+
+    /// A packet leaves at a tap that sees its headers: by address, else as part of a super-packet.
+    pub(crate) fn go(&mut self, packet: &event::Packet, id: Option<&Identity>) -> Option<Gone> {
+        let now = packet.header.time_ns;
+        if let Some(gone) = self.go_address(packet.skb, now) {
+            return Some(gone);
+        }
+        let part = self.waiting.take_part(packet, id?)?;
+        self.leave(&part, now);
+        Some(Gone {
+            time_ns: part.time_ns,
+            unit: part.unit,
+            whole: false,
+            id: part.id,
+        })
+    }
+
+    pub(crate) fn go_address(&mut self, skb: u64, now: u64) -> Option<Gone> {
+        let entry = self.waiting.take(skb, now)?;
+        self.leave(&entry, now);
+        Some(Gone {
+            time_ns: entry.time_ns,
+            unit: entry.unit,
+            whole: true,
+            id: entry.id,
+        })
+    }
+
+    fn leave(&mut self, entry: &Entry, now: u64) {
+        self.delays.record(entry.time_ns, now, entry.segments);
+        self.account.left.add(entry.segments, entry.bytes);
+    }
+
+    fn drop(&mut self, skb: u64, now: u64) -> Option<Gone> {
+        let entry = self.waiting.take(skb, now)?;
+        self.account.dropped.add(entry.segments, entry.bytes);
+        Some(Gone {
+            time_ns: entry.time_ns,
+            unit: entry.unit,
+            whole: true,
+            id: entry.id,
+        })
+    }
+
+    fn drop_part(&mut self, packet: &event::Packet, id: &Identity) -> bool {
+        let Some(part) = self.waiting.take_part(packet, id) else {
+            return false;
+        };
+        self.account.dropped.add(part.segments, part.bytes);
+        true
+    }
+
+    /// Closes the queue and its account.
+    pub(crate) fn finish(&mut self, now: u64) {
+        self.account.inside = self.waiting.finish(now);
+        self.account.evicted = self.waiting.evicted;
+    }
+}
+
+/// One host.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) netns: u32,
+    /// Whether packets passed a tunnel device here.
+    pub(crate) has_tunnel: bool,
+    /// Whether the tunnel is in the kernel.
+    pub(crate) in_kernel: bool,
+    /// Whether `outer.recv` is not observed or does not exist.
+    pub(crate) without_recv: bool,
+    /// Whether outer packets carry WireGuard counters.
+    pub(crate) wireguard: bool,
+    pub(crate) tun_qdisc: Queue,
+    pub(crate) tun_queue: Queue,
+    pub(crate) outer_qdisc: Queue,
+    pub(crate) to_tcp: Queue,
+    pub(crate) socket: Sockets,
+    pub(crate) send: Daemon,
+    pub(crate) send_delays: Delays,
+    /// Inside the daemon at the end.
+    pub(crate) send_inside: Amount,
+    pub(crate) receive: Daemon,
+    pub(crate) receive_delays: Delays,
+    pub(crate) receive_inside: Amount,
+    /// Fragments sent and received on outer devices.
+    pub(crate) fragments: (u64, u64),
+}
+
+impl Host {
+    pub(crate) fn new(netns: u32) -> Host {
+        Host {
+            netns,
+            has_tunnel: false,
+            in_kernel: false,
+            without_recv: false,
+            wireguard: false,
+            tun_qdisc: Queue::default(),
+            tun_queue: Queue::default(),
+            outer_qdisc: Queue::default(),
+            to_tcp: Queue::default(),
+            socket: Sockets::default(),
+            send: Daemon::default(),
+            send_delays: Delays::default(),
+            send_inside: Amount::default(),
+            receive: Daemon::default(),
+            receive_delays: Delays::default(),
+            receive_inside: Amount::default(),
+            fragments: (0, 0),
+        }
+    }
+
+    /// Whether an outer packet is WireGuard's own: a handshake or a keepalive.
+    pub(crate) fn is_own(&mut self, packet: &event::Packet) -> bool {
+        let counter = has_counter(packet);
+        self.wireguard |= counter;
+        if counter {
+            packet.payload_len == KEEPALIVE_BYTES
+        } else {
+            self.wireguard && packet.ip_proto == 17
+        }
+    }
+
+    /// A segment reached its TCP socket.
+    pub(crate) fn reached_tcp(&mut self, segment: &event::TcpProbe) {
+        self.to_tcp.go_address(segment.skb, segment.header.time_ns);
+    }
+
+    /// The kernel dropped a packet: the stage it was in, if it was in one.
+    pub(crate) fn dropped(
+        &mut self,
+        skb: u64,
+        packet: &event::Packet,
+        id: Option<&Identity>,
+        now: u64,
+    ) -> Option<(Stage, Option<Gone>)> {
+        let queues = [
+            (Stage::TunQdisc, &mut self.tun_qdisc),
+            (Stage::TunQueue, &mut self.tun_queue),
+            (Stage::OuterQdisc, &mut self.outer_qdisc),
+            (Stage::ToTcp, &mut self.to_tcp),
+        ];
+        for (stage, queue) in queues {
+            if let Some(gone) = queue.drop(skb, now) {
+                return Some((stage, Some(gone)));
+            }
+        }
+        if self.socket.dropped(skb, packet) {
+            return Some((Stage::OuterSocket, None));
+        }
+        let id = id?;
+        let split = [
+            (Stage::TunQdisc, &mut self.tun_qdisc),
+            (Stage::OuterQdisc, &mut self.outer_qdisc),
+        ];
+        for (stage, queue) in split {
+            if queue.drop_part(packet, id) {
+                return Some((stage, None));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,515 @@
+//! The same packet at every tap it passes.
+//!
+//! | from | to | by |
+//! | --- | --- | --- |
+//! | `tun.queue` | `tun.tx` | address of the skb; parts of a super-packet that is segmented in between by flow and number |
+//! | `tun.tx` | `tun.read` | address |
+//! | `tun.read` | `outer.queue` | thread, order and size ([`daemon`]); through the far end where both ends are seen |
+//! | `outer.queue` | `outer.tx` | address, parts as above |
+//! | `outer.tx` | `outer.rx` of another host | flow and number ([`transit`]) |
+//! | `outer.rx` | `outer.recv` | address, else first in first out per socket (drivers without `skb_consume_udp`, datagrams that the kernel split) |
+//! | `outer.recv` | `tun.write` | thread, order and size |
+//! | `tun.write` | `tcp.rx` | address |
+//! | `tun.tx` | `tun.write` of another host | the inner packet's own flow and number |
+//!
+//! Tunnels in the kernel have no `tun.read` and no `outer.recv`: `tun.tx` and `outer.rx` take their
+//! places. On a bare link the outer taps carry the traffic itself.
+//!
+//! One pass, bounded memory: every table is limited by what is in flight, has a cap, and counts what it
+//! gives up.
+
+pub mod amount;
+pub mod clock;
+pub mod daemon;
+mod finish;
+mod host;
+pub mod identity;
+pub mod journeys;
+mod socket;
+pub mod transit;
+pub mod units;
+mod waiting;
+
+use rustc_hash::FxHashMap;
+use vpnbench_common::catalog::{ProbeId, Tap};
+use vpnbench_common::event::{self, packet_flags};
+
+use super::ledger::structure::Fates;
+use super::stages::{Delays, Stage};
+use crate::trace::Event;
+use crate::trace::model::{Start, TunnelKind};
+pub use finish::Output;
+use host::Host;
+use identity::{Identity, identity};
+use journeys::{Journey, Journeys};
+use transit::{Closed, Hit, Transit};
+use units::{Shape, Unit, Units};
+use waiting::Entry;
+
+/// Hosts (namespaces) kept.
+const HOSTS_MAX: usize = 256;
+/// Payload of a WireGuard keepalive: header and tag around nothing (whitepaper section 5.4.6).
+const KEEPALIVE_BYTES: u32 = 32;
+
+/// Follows packets through the taps.
+#[derive(Debug, Default)]
+pub struct Pairing {
+    by_netns: FxHashMap<u32, u16>,
+    hosts: Vec<Host>,
+    /// Namespaces with a tunnel.
+    tunnels: Vec<u32>,
+    /// Namespaces with a tunnel in the kernel.
+    kernel_tunnels: Vec<u32>,
+    without_recv: bool,
+    inner: Units,
+    outer: Units,
+    /// Inner packets between tunnel devices.
+    tunnel: Transit,
+    /// Outer packets between hosts.
+    wire: Transit,
+    /// Delays and fates between hosts, by sender and receiver.
+    between: FxHashMap<(u16, u16), Between>,
+    fates: FxHashMap<u64, Fates>,
+    journeys: Journeys,
+    hits: Vec<Hit>,
+    closed: Vec<Closed>,
+    pairs: Vec<daemon::Pair>,
+    elsewhere: amount::Amount,
+    uncounted: u64,
+    last_ns: u64,
+}
+
+/// What is known of one direction between two hosts.
+#[derive(Debug, Default)]
+pub(crate) struct Between {
+    /// `outer.tx` to `outer.rx`.
+    pub(crate) wire: Delays,
+    /// `tun.read` to `outer.queue`, through the far end.
+    pub(crate) daemon_send: Delays,
+    /// Pairs of the sender's daemon that the far end confirmed, and all it could check.
+    pub(crate) confirmed: u64,
+    pub(crate) checked: u64,
+}
+
+impl Pairing {
+    /// What the start frame says about the tunnels: which are in the kernel, and which probes are
+    /// missing. Optional; without it every tunnel is taken to have a daemon.
+    pub fn begin(&mut self, start: &Start) {
+        let in_kernel =
+            |kind| matches!(kind, TunnelKind::KernelWireguard | TunnelKind::KernelOther);
+        let tunnels = start.tunnels.iter().filter(|one| in_kernel(one.kind));
+        self.kernel_tunnels = tunnels.map(|one| one.netns).collect();
+        self.tunnels = start.tunnels.iter().map(|one| one.netns).collect();
+        let attached = |id: ProbeId| {
+            start
+                .probes
+                .iter()
+                .any(|one| one.id == id as u8 && one.attached)
+        };
+        self.without_recv = !attached(ProbeId::SkbConsumeUdp) && !attached(ProbeId::SockRecvLength);
+    }
+
+    /// Takes one event, in time order. Returns true for a `consume_skb` that is a TUN read.
+    pub fn observe(&mut self, event: &Event<'_>) -> bool {
+        self.last_ns = self.last_ns.max(event.header().time_ns);
+        match event {
+            Event::Packet(packet) => self.packet(packet),
+            Event::Taken(taken) if taken.tap == Tap::TunRead as u8 => return self.read(taken),
+            Event::Taken(taken) => self.received(taken),
+            Event::TcpProbe(segment) => {
+                if let Some(host) = self.host(segment.netns) {
+                    self.hosts[host as usize].reached_tcp(segment);
+                }
+            }
+            Event::Drop(drop) => self.drop(drop),
+            _ => {}
+        }
+        false
+    }
+
+    fn host(&mut self, netns: u32) -> Option<u16> {
+        if let Some(host) = self.by_netns.get(&netns) {
+            return Some(*host);
+        }
+        if self.hosts.len() >= HOSTS_MAX {
+            self.uncounted += 1;
+            return None;
+        }
+        let host = self.hosts.len() as u16;
+        self.by_netns.insert(netns, host);
+        let mut one = Host::new(netns);
+        one.in_kernel = self.kernel_tunnels.contains(&netns);
+        one.has_tunnel = self.tunnels.contains(&netns);
+        one.without_recv = one.in_kernel || self.without_recv;
+        self.hosts.push(one);
+        Some(host)
+    }
+
+    fn packet(&mut self, packet: &event::Packet) {
+        let Some(tap) = Tap::from_number(packet.tap) else {
+            return;
+        };
+        let Some(host) = self.host(packet.netns) else {
+            return;
+        };
+        let id = identity(packet);
+        match tap {
+            Tap::TunQueue => self.tun_queue(host, packet, id),
+            Tap::TunTx => self.tun_tx(host, packet, id),
+            Tap::OuterQueue => self.outer_queue(host, packet, id),
+            Tap::OuterTx => self.outer_tx(host, packet, id),
+            Tap::OuterRx => self.outer_rx(host, packet, id),
+            Tap::TunWrite => self.tun_write(host, packet, id),
+            _ => {}
+        }
+    }
+
+    fn tun_queue(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
+        let unit = Unit {
+            times: [packet.header.time_ns, 0, 0, 0],
+            host,
+            ..Unit::default()
+        };
+        let unit = self.inner.push(unit);
+        let one = &mut self.hosts[host as usize];
+        one.has_tunnel = true;
+        one.tun_qdisc.come(packet.skb, Entry::new(packet, unit, id));
+    }
+
+    fn tun_tx(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
+        let now = packet.header.time_ns;
+        let one = &mut self.hosts[host as usize];
+        one.has_tunnel = true;
+        let entry = one.tun_qdisc.go(packet, id.as_ref());
+        let queued = entry.map_or(0, |entry| entry.time_ns);
+        let whole = entry.filter(|entry| entry.whole).map(|entry| entry.unit);
+        let shape = inner_shape(packet);
+        let fill = |unit: &mut Unit| {
+            (unit.times[0], unit.times[1], unit.host, unit.shape) = (queued, now, host, shape);
+        };
+        let number = match whole.filter(|number| self.inner.get(*number).is_some()) {
+            Some(number) => number,
+            None => self.inner.push(Unit::default()),
+        };
+        if let Some(unit) = self.inner.get_mut(number) {
+            fill(unit);
+        }
+        if let Some(id) = &id {
+            self.tunnel
+                .depart(host, packet, id, number, &mut self.closed);
+            self.note_fates(id.flow);
+        }
+        let one = &mut self.hosts[host as usize];
+        if one.in_kernel {
+            one.send.enter(now, 0, number, shape);
+            if let Some(unit) = self.inner.get_mut(number) {
+                unit.times[2] = now;
+            }
+        } else {
+            one.tun_queue
+                .come(packet.skb, Entry::new(packet, number, id));
+        }
+    }
+
+    fn read(&mut self, taken: &event::Taken) -> bool {
+        let Some(host) = self.host(taken.netns) else {
+            return false;
+        };
+        let now = taken.header.time_ns;
+        let one = &mut self.hosts[host as usize];
+        let Some(entry) = one.tun_queue.go_address(taken.skb, now) else {
+            return false;
+        };
+        let mut shape = Shape::one(taken.len);
+        if let Some(unit) = self.inner.get_mut(entry.unit) {
+            unit.times[2] = now;
+            shape = unit.shape;
+        }
+        one.send.enter(now, taken.header.tid, entry.unit, shape);
+        true
+    }
+
+    fn outer_queue(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
+        let now = packet.header.time_ns;
+        let shape = outer_shape(packet);
+        let mut unit = Unit {
+            times: [now, 0, 0, 0],
+            host,
+            shape,
+            ..Unit::default()
+        };
+        let one = &mut self.hosts[host as usize];
+        if one.has_tunnel {
+            self.pairs.clear();
+            unit.own = one.is_own(packet);
+            if unit.own {
+                one.send.leave_own(packet.segments(), shape.bytes());
+            } else {
+                let tid = packet.header.tid;
+                let rest = one.send.leave(now, tid, shape, &mut self.pairs);
+                unit.own = rest == shape.segments;
+                unit.inner = self.pairs.first().map_or(0, |pair| pair.unit);
+                for pair in &self.pairs {
+                    one.send_delays.record(pair.entered_ns, now, pair.segments);
+                }
+            }
+        }
+        let number = self.outer.push(unit);
+        one.outer_qdisc
+            .come(packet.skb, Entry::new(packet, number, id));
+        one.fragments.0 += u64::from(packet.frag & 0x3fff != 0);
+    }
+
+    fn outer_tx(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
+        let now = packet.header.time_ns;
+        let one = &mut self.hosts[host as usize];
+        let entry = one.outer_qdisc.go(packet, id.as_ref());
+        if let (None, Some(id)) = (&entry, &id)
+            && self.wire.has_left(host, id)
+        {
+            one.outer_qdisc
+                .account
+                .duplicated
+                .add(packet.segments(), packet.len);
+        } else if entry.is_none() {
+            one.outer_qdisc
+                .account
+                .originated
+                .add(packet.segments(), packet.len);
+        }
+        let mut unit = entry
+            .and_then(|entry| self.outer.get(entry.unit))
+            .copied()
+            .unwrap_or_default();
+        (unit.times[1], unit.host, unit.shape) = (now, host, outer_shape(packet));
+        let whole = entry.filter(|entry| entry.whole).map(|entry| entry.unit);
+        let number = match whole.and_then(|number| Some((number, self.outer.get_mut(number)?))) {
+            Some((number, place)) => {
+                *place = unit;
+                number
+            }
+            None => self.outer.push(unit),
+        };
+        if let Some(id) = &id {
+            self.wire.depart(host, packet, id, number, &mut self.closed);
+            self.note_fates(id.flow);
+        }
+    }
+
+    fn outer_rx(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
+        let now = packet.header.time_ns;
+        self.hits.clear();
+        if let Some(id) = &id {
+            self.wire.arrive(host, packet, id, &mut self.hits);
+        }
+        for hit in &self.hits {
+            let from = self.outer.get(hit.unit).map_or(host, |unit| unit.host);
+            let fresh = hit.segments - hit.duplicates;
+            if from != host && fresh > 0 {
+                let between = self.between.entry((from, host)).or_default();
+                between.wire.record(hit.departed_ns, now, fresh);
+            }
+        }
+        let first = self.hits.first().and_then(|hit| self.outer.get(hit.unit));
+        let mut unit = first.copied().unwrap_or_default();
+        (unit.times[2], unit.shape) = (now, outer_shape(packet));
+        let number = self.outer.push(unit);
+        let one = &mut self.hosts[host as usize];
+        one.fragments.1 += u64::from(packet.frag & 0x3fff != 0);
+        let own = unit.own || one.is_own(packet);
+        let established = packet.tcp_flags & 0x7 == 0;
+        if !one.has_tunnel {
+            if packet.ip_proto == 6 && established {
+                one.to_tcp.come(packet.skb, Entry::new(packet, number, id));
+            }
+        } else if packet.is_later_fragment() || packet.ip_proto != 17 && !one.without_recv {
+            // The first fragment stands for the datagram; streams have no datagrams.
+        } else if one.without_recv {
+            if !own {
+                one.receive.enter(now, 0, number, unit.shape);
+            }
+        } else {
+            one.socket.come(packet, number);
+        }
+    }
+
+    fn received(&mut self, taken: &event::Taken) {
+        let Some(host) = self.host(taken.netns) else {
+            return;
+        };
+        let one = &mut self.hosts[host as usize];
+        let now = taken.header.time_ns;
+        let taken_out = one.socket.take(taken);
+        let mut shape = Shape::one(taken.len);
+        let mut number = 0;
+        let mut own = false;
+        if let Some(found) = taken_out {
+            number = found.unit;
+            if let Some(unit) = self.outer.get_mut(number) {
+                unit.times[3] = now;
+                own = unit.own;
+                if found.segments == unit.shape.segments {
+                    shape = unit.shape;
+                }
+            }
+        }
+        own |= one.wireguard && taken.len == KEEPALIVE_BYTES;
+        if taken.gso_segs > 1 && shape.segments == 1 {
+            let segments = u32::from(taken.gso_segs);
+            let segment = taken.len.div_ceil(segments);
+            shape = Shape {
+                segment,
+                last: taken.len.saturating_sub(segment * (segments - 1)),
+                segments,
+            };
+        }
+        if one.has_tunnel && taken.ip_proto == 17 && !(own || one.wireguard && handshake(taken.len))
+        {
+            one.receive.enter(now, taken.header.tid, number, shape);
+        }
+    }
+
+    fn tun_write(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
+        let now = packet.header.time_ns;
+        let one = &mut self.hosts[host as usize];
+        one.has_tunnel = true;
+        self.pairs.clear();
+        let tid = if one.in_kernel { 0 } else { packet.header.tid };
+        one.receive
+            .leave(now, tid, inner_shape(packet), &mut self.pairs);
+        for pair in &self.pairs {
+            one.receive_delays
+                .record(pair.entered_ns, now, pair.segments);
+        }
+        if packet.ip_proto == 6 && packet.tcp_flags & 0x7 == 0 {
+            one.to_tcp.come(packet.skb, Entry::new(packet, 0, id));
+        }
+        self.hits.clear();
+        if let Some(id) = &id {
+            self.tunnel.arrive(host, packet, id, &mut self.hits);
+        }
+        let outer = self
+            .pairs
+            .first()
+            .and_then(|pair| self.outer.get(pair.unit))
+            .copied();
+        if let Some(hit) = self.hits.first() {
+            self.crossed(host, now, *hit, outer);
+        }
+    }
+
+    /// An inner packet has come through: what is known of its way.
+    fn crossed(&mut self, host: u16, now: u64, hit: Hit, outer: Option<Unit>) {
+        let Some(inner) = self.inner.get_mut(hit.unit) else {
+            return;
+        };
+        inner.arrived = true;
+        let inner = *inner;
+        let between = self.between.entry((inner.host, host)).or_default();
+        let mut journey = Journey::new(inner.host, host, &inner, now);
+        if let Some(outer) = outer.filter(|outer| outer.host == inner.host && outer.times[0] != 0) {
+            let fresh = hit.segments - hit.duplicates;
+            // Only an order that can be: read before sent.
+            if inner.times[2] != 0 && outer.times[0] >= inner.times[2] && fresh > 0 {
+                between
+                    .daemon_send
+                    .record(inner.times[2], outer.times[0], fresh);
+            }
+            if outer.inner != 0 {
+                between.checked += 1;
+                between.confirmed += u64::from(outer.inner == hit.unit);
+            }
+            journey.add_outer(&inner, &outer, now);
+        }
+        if hit.duplicates == 0 {
+            self.journeys.add(journey);
+        }
+    }
+
+    fn note_fates(&mut self, flow: u64) {
+        if self.closed.is_empty() {
+            return;
+        }
+        let fates = self.fates.entry(flow).or_default();
+        for one in self.closed.drain(..) {
+            fates.add(&one);
+        }
+    }
+
+    fn drop(&mut self, drop: &event::Drop) {
+        let Some(host) = self.host(drop.netns) else {
+            return;
+        };
+        let now = drop.header.time_ns;
+        let packet = as_packet(drop);
+        let id = identity(&packet);
+        let one = &mut self.hosts[host as usize];
+        if let Some((stage, entry)) = one.dropped(drop.skb, &packet, id.as_ref(), now) {
+            if stage == Stage::TunQueue
+                && let Some(id) = entry.and_then(|entry| entry.id)
+            {
+                self.tunnel.dropped(&id, drop.skb);
+            }
+            return;
+        }
+        let on_wire = id.and_then(|id| self.wire.dropped(&id, drop.skb));
+        if on_wire.is_none() {
+            self.elsewhere.add(packet.segments(), packet.len);
+        }
+    }
+}
+
+/// Sizes of the inner packets in a unit at the tunnel device: with headers, without a link layer.
+fn inner_shape(packet: &event::Packet) -> Shape {
+    let l3 = packet.len.saturating_sub(u32::from(packet.l2_len));
+    let segments = packet.segments();
+    let size = u32::from(packet.gso_size);
+    if segments <= 1 || size == 0 {
+        return Shape::one(l3);
+    }
+    let headers = l3.saturating_sub(packet.payload_len);
+    let last = packet
+        .payload_len
+        .saturating_sub(size * (segments - 1))
+        .min(size);
+    Shape {
+        segment: headers + size,
+        last: headers + last,
+        segments,
+    }
+}
+
+/// Sizes of the datagrams in a unit at the outer device: payload only.
+fn outer_shape(packet: &event::Packet) -> Shape {
+    let segments = packet.segments();
+    let size = u32::from(packet.gso_size);
+    if segments <= 1 || size == 0 {
+        return Shape::one(packet.payload_len);
+    }
+    let last = packet
+        .payload_len
+        .saturating_sub(size * (segments - 1))
+        .min(size);
+    Shape {
+        segment: size,
+        last,
+        segments,
+    }
+}
+
+/// Sizes of WireGuard's handshake messages: initiation, response, cookie (whitepaper section 5.4).
+fn handshake(len: u32) -> bool {
+    matches!(len, 148 | 92 | 64)
+}
+
+fn as_packet(drop: &event::Drop) -> event::Packet {
+    let mut packet: event::Packet = bytemuck::Zeroable::zeroed();
+    let from = &bytemuck::bytes_of(drop)[..size_of::<event::Packet>()];
+    bytemuck::bytes_of_mut(&mut packet).copy_from_slice(from);
+    packet
+}
+
+/// Whether a packet carries a WireGuard counter.
+fn has_counter(packet: &event::Packet) -> bool {
+    packet.flags & packet_flags::WIREGUARD != 0
+}

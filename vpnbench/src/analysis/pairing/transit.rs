@@ -1,0 +1,499 @@
+//! Packets that leave one host and should arrive at another: by flow and number, over units of any
+//! size on either side.
+//!
+//! A departure covers a range of numbers ([`identity`](super::identity)); so does an arrival, and the
+//! two need not have the same bounds: segmentation and coalescing on the way are the normal case. An
+//! arrival is laid over the departures it overlaps. What was sent twice (a TCP retransmission) is a
+//! departure of its own, told apart by its salt.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+use vpnbench_common::event;
+
+use super::amount::Amount;
+use super::identity::{Identity, Numbering, Unwrap};
+
+/// A departure that has not arrived after this long is lost. Longer than any queue this side of
+/// seconds of bufferbloat.
+const PATIENCE_NS: u64 = 8_000_000_000;
+/// Arrived departures kept per flow, to recognise duplicates.
+const KEPT: usize = 2048;
+/// Departures of all flows kept; beyond, the oldest of the flow at hand are given up, and counted.
+const DEPARTURES_MAX: usize = 1 << 19;
+/// Flows kept.
+const FLOWS_MAX: usize = 1 << 16;
+/// Departures looked at for one without a number.
+const LOOK_MAX: usize = 1024;
+
+/// One unit that left.
+#[derive(Debug, Clone, Copy)]
+struct Departure {
+    start: i64,
+    length: i64,
+    /// Numbers per segment.
+    step: i64,
+    time_ns: u64,
+    unit: u64,
+    segments: u32,
+    missing: u32,
+    bytes: u32,
+    salt: u32,
+    skb: u64,
+}
+
+/// A departure, or part of one, that arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Hit {
+    /// The unit of the departure.
+    pub unit: u64,
+    /// When it left, ns.
+    pub departed_ns: u64,
+    /// Segments of this arrival in it.
+    pub segments: u32,
+    /// Of these, ones that had arrived before.
+    pub duplicates: u32,
+    /// Their bytes: a share of the departure's by segments.
+    pub bytes: u32,
+}
+
+/// A departure whose fate is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Closed {
+    /// When it left, ns.
+    pub departed_ns: u64,
+    /// Its segments.
+    pub segments: u32,
+    /// Those that did not arrive.
+    pub missing: u32,
+    /// Bytes per segment.
+    pub segment_bytes: u32,
+}
+
+/// What a flow came to between two hosts.
+#[derive(Debug, Clone, Default)]
+pub struct Sums {
+    /// Left.
+    pub departed: Amount,
+    /// Arrived, each departure once.
+    pub arrived: Amount,
+    /// Arrived again.
+    pub duplicated: Amount,
+    /// Did not arrive.
+    pub missing: Amount,
+    /// Dropped for a reason the kernel told.
+    pub dropped: Amount,
+    /// Still on its way when the recording ended.
+    pub inside: Amount,
+    /// Arrived without a departure.
+    pub unknown: Amount,
+    /// Given up for lack of room: fate unknown.
+    pub evicted: Amount,
+}
+
+/// Departures of one flow.
+#[derive(Debug)]
+pub struct Flow {
+    /// Host it leaves from.
+    pub from: u16,
+    /// Host it arrives at, once something did.
+    pub to: Option<u16>,
+    /// How it is numbered.
+    pub numbering: Numbering,
+    /// Source and destination, for the question whether its destination is watched.
+    pub version: u8,
+    /// Destination address.
+    pub destination: [u8; 16],
+    /// What it came to.
+    pub sums: Sums,
+    numbers: Unwrap,
+    first: VecDeque<Departure>,
+    again: VecDeque<Departure>,
+    slowest_ns: u64,
+}
+
+/// All flows between hosts on one level (inner or outer).
+#[derive(Debug, Default)]
+pub struct Transit {
+    flows: FxHashMap<u64, Flow>,
+    live: usize,
+    /// Departures of flows for which there was no room.
+    pub uncounted: u64,
+}
+
+impl Transit {
+    /// A unit leaves `host`. Returns whether the same numbers had left before.
+    pub fn depart(
+        &mut self,
+        host: u16,
+        packet: &event::Packet,
+        id: &Identity,
+        unit: u64,
+        closed: &mut Vec<Closed>,
+    ) -> bool {
+        if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&id.flow) {
+            self.uncounted += 1;
+            return false;
+        }
+        let flow = self
+            .flows
+            .entry(id.flow)
+            .or_insert_with(|| Flow::new(host, packet, id));
+        if flow.from != host {
+            return false;
+        }
+        let before = flow.len();
+        let again = flow.depart(packet, id, unit);
+        flow.expire(packet.header.time_ns, closed);
+        self.live = self.live + flow.len() - before;
+        if self.live > DEPARTURES_MAX {
+            self.live -= flow.give_up();
+        }
+        again
+    }
+
+    /// A unit arrives at `host`; what it holds of departures goes to `hits`. Returns the segments
+    /// that nothing left for.
+    pub fn arrive(
+        &mut self,
+        host: u16,
+        packet: &event::Packet,
+        id: &Identity,
+        hits: &mut Vec<Hit>,
+    ) -> Option<u32> {
+        let flow = self.flows.get_mut(&id.flow)?;
+        if flow.from == host {
+            return None;
+        }
+        flow.to.get_or_insert(host);
+        Some(flow.arrive(packet, id, hits))
+    }
+
+    /// A unit that had left was dropped for a known reason; it is no longer waited for.
+    pub fn dropped(&mut self, id: &Identity, skb: u64) -> Option<u64> {
+        self.flows.get_mut(&id.flow)?.dropped(id, skb)
+    }
+
+    /// Whether these numbers have left `host` already.
+    #[must_use]
+    pub fn has_left(&self, host: u16, id: &Identity) -> bool {
+        self.flows.get(&id.flow).is_some_and(|flow| {
+            flow.from == host && id.numbering != Numbering::Order && {
+                let start = flow.numbers.peek(id.start, id.numbering.bits());
+                let at = flow
+                    .first
+                    .partition_point(|one| one.start + one.length <= start);
+                flow.first.get(at).is_some_and(|one| one.start <= start)
+            }
+        })
+    }
+
+    /// Ends all flows: what has not arrived within the flow's own experience is missing, the rest
+    /// still inside.
+    pub fn finish(mut self, now_ns: u64, closed: &mut Vec<(u64, Closed)>) -> Vec<(u64, Flow)> {
+        let mut flows: Vec<(u64, Flow)> = self.flows.drain().collect();
+        flows.sort_unstable_by_key(|(hash, _)| *hash);
+        for (hash, flow) in &mut flows {
+            let mut found = Vec::new();
+            flow.finish(now_ns, &mut found);
+            closed.extend(found.into_iter().map(|one| (*hash, one)));
+        }
+        flows
+    }
+}
+
+impl Flow {
+    fn new(host: u16, packet: &event::Packet, id: &Identity) -> Flow {
+        Flow {
+            from: host,
+            to: None,
+            numbering: id.numbering,
+            version: packet.ip_version,
+            destination: packet.daddr,
+            sums: Sums::default(),
+            numbers: Unwrap::default(),
+            first: VecDeque::new(),
+            again: VecDeque::new(),
+            slowest_ns: 0,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.first.len() + self.again.len()
+    }
+
+    fn depart(&mut self, packet: &event::Packet, id: &Identity, unit: u64) -> bool {
+        let segments = packet.segments();
+        self.sums.departed.add(segments, packet.len);
+        let start = if id.numbering == Numbering::Order {
+            self.numbers.last_plus(i64::from(id.length))
+        } else {
+            self.numbers.next(id.start, id.numbering.bits())
+        };
+        let step = match id.numbering {
+            Numbering::TcpSequence if segments > 1 => i64::from(packet.gso_size.max(1)),
+            Numbering::TcpSequence => i64::from(id.length.max(1)),
+            _ => 1,
+        };
+        let departure = Departure {
+            start,
+            length: i64::from(id.length.max(1)),
+            step,
+            time_ns: packet.header.time_ns,
+            unit,
+            segments,
+            missing: segments,
+            bytes: packet.len,
+            salt: id.salt,
+            skb: packet.skb,
+        };
+        let end = |one: &Departure| one.start + one.length;
+        if self.first.back().is_none_or(|last| start >= end(last)) {
+            self.first.push_back(departure);
+            return false;
+        }
+        let at = self.first.partition_point(|one| end(one) <= start);
+        let overlaps = self
+            .first
+            .get(at)
+            .is_some_and(|one| one.start < end(&departure));
+        if overlaps || at == 0 {
+            self.again.push_back(departure);
+        } else {
+            self.first.insert(at, departure);
+        }
+        overlaps
+    }
+
+    fn arrive(&mut self, packet: &event::Packet, id: &Identity, hits: &mut Vec<Hit>) -> u32 {
+        let segments = packet.segments();
+        let now = packet.header.time_ns;
+        let left = if id.numbering == Numbering::Order {
+            self.arrive_by_look(packet, id, hits)
+        } else {
+            self.arrive_by_number(id, segments, hits)
+        };
+        for hit in hits.iter() {
+            self.slowest_ns = self.slowest_ns.max(now.saturating_sub(hit.departed_ns));
+            let fresh = hit.segments - hit.duplicates;
+            let share =
+                |part: u32| u64::from(hit.bytes) * u64::from(part) / u64::from(hit.segments.max(1));
+            self.sums
+                .arrived
+                .add_parts(u64::from(fresh > 0), fresh, share(fresh));
+            self.sums.duplicated.add_parts(
+                u64::from(hit.duplicates > 0),
+                hit.duplicates,
+                share(hit.duplicates),
+            );
+        }
+        if left > 0 {
+            self.sums.unknown.add(left, packet.len);
+        }
+        left
+    }
+
+    fn arrive_by_number(&mut self, id: &Identity, segments: u32, hits: &mut Vec<Hit>) -> u32 {
+        let start = self.numbers.peek(id.start, id.numbering.bits());
+        let end = start + i64::from(id.length.max(1));
+        if let Some(at) = self.repeated(start, end, id.salt) {
+            let again = &mut self.again[at];
+            hits.push(again.take(start, end));
+            return 0;
+        }
+        let mut found = 0;
+        let mut at = self
+            .first
+            .partition_point(|one| one.start + one.length <= start);
+        while let Some(one) = self.first.get_mut(at).filter(|one| one.start < end) {
+            let hit = one.take(start, end);
+            found += hit.segments;
+            hits.push(hit);
+            at += 1;
+        }
+        segments.saturating_sub(found)
+    }
+
+    /// The repeated departure that an arrival shows: same salt, not arrived yet, and the first
+    /// departure of these numbers is not the better explanation.
+    fn repeated(&self, start: i64, end: i64, salt: u32) -> Option<usize> {
+        if self.again.is_empty() {
+            return None;
+        }
+        let overlapping = |one: &Departure| one.start < end && one.start + one.length > start;
+        let at = self
+            .first
+            .partition_point(|one| one.start + one.length <= start);
+        let original = self.first.get(at).filter(|one| overlapping(one));
+        if original.is_some_and(|one| one.missing > 0 && one.salt == salt) {
+            return None;
+        }
+        let wanted = |one: &Departure| overlapping(one) && one.missing > 0;
+        let exact = self
+            .again
+            .iter()
+            .position(|one| wanted(one) && one.salt == salt);
+        let other = || {
+            let gone = original.is_none_or(|one| one.missing == 0);
+            self.again.iter().position(wanted).filter(|_| gone)
+        };
+        exact.or_else(other)
+    }
+
+    fn arrive_by_look(
+        &mut self,
+        packet: &event::Packet,
+        id: &Identity,
+        hits: &mut Vec<Hit>,
+    ) -> u32 {
+        let mut needed = packet.segments();
+        let waiting = |one: &&mut Departure| one.missing > 0 && one.salt == id.salt;
+        let same = |one: &&mut Departure| waiting(one) && one.skb == packet.skb;
+        if let Some(one) = self.first.iter_mut().rev().take(LOOK_MAX).find(same) {
+            let hit = one.take_some(needed);
+            needed -= hit.segments;
+            hits.push(hit);
+        }
+        // The first unanswered one of this look; those in front of the window are given up.
+        for one in self
+            .first
+            .iter_mut()
+            .filter(|one| waiting(one))
+            .take(LOOK_MAX)
+        {
+            if needed == 0 {
+                break;
+            }
+            let hit = one.take_some(needed);
+            needed -= hit.segments;
+            hits.push(hit);
+        }
+        needed
+    }
+
+    fn dropped(&mut self, id: &Identity, skb: u64) -> Option<u64> {
+        let start = self.numbers.peek(id.start, id.numbering.bits());
+        let numbered = id.numbering != Numbering::Order;
+        let matches = |one: &&mut Departure| {
+            one.skb == skb
+                && one.missing > 0
+                && (!numbered || (one.start <= start && start < one.start + one.length))
+        };
+        let found = self.first.iter_mut().rev().take(LOOK_MAX).find(matches);
+        let one = match found {
+            Some(one) => one,
+            None => self.again.iter_mut().rev().find(matches)?,
+        };
+        let (segments, bytes) = (one.missing, one.share(one.missing));
+        one.missing = 0;
+        self.sums.dropped.add_parts(1, segments, u64::from(bytes));
+        Some(one.unit)
+    }
+
+    fn expire(&mut self, now: u64, closed: &mut Vec<Closed>) {
+        while let Some(front) = self.first.front() {
+            let done = front.missing == 0 && self.first.len() > KEPT;
+            if !done && front.time_ns.saturating_add(PATIENCE_NS) > now {
+                break;
+            }
+            if let Some(one) = self.first.pop_front() {
+                self.close(&one, closed);
+            }
+        }
+        while self
+            .again
+            .front()
+            .is_some_and(|one| one.time_ns.saturating_add(PATIENCE_NS) <= now)
+        {
+            if let Some(one) = self.again.pop_front() {
+                self.close(&one, closed);
+            }
+        }
+    }
+
+    fn close(&mut self, one: &Departure, closed: &mut Vec<Closed>) {
+        if one.missing > 0 {
+            self.sums
+                .missing
+                .add_parts(1, one.missing, u64::from(one.share(one.missing)));
+        }
+        closed.push(one.closed());
+    }
+
+    /// Gives up the oldest quarter; returns how many.
+    fn give_up(&mut self) -> usize {
+        let count = (self.first.len() / 4).max(1).min(self.first.len());
+        for one in self.first.drain(..count) {
+            if one.missing > 0 {
+                self.sums
+                    .evicted
+                    .add_parts(1, one.missing, u64::from(one.share(one.missing)));
+            }
+        }
+        count
+    }
+
+    fn finish(&mut self, now: u64, closed: &mut Vec<Closed>) {
+        let limit = inside_limit(self.slowest_ns);
+        let all: Vec<Departure> = self.first.drain(..).chain(self.again.drain(..)).collect();
+        for one in all {
+            if one.missing > 0 && now.saturating_sub(one.time_ns) <= limit {
+                self.sums
+                    .inside
+                    .add_parts(1, one.missing, u64::from(one.share(one.missing)));
+                continue;
+            }
+            self.close(&one, closed);
+        }
+    }
+}
+
+/// How long something may be on its way at the end of a recording before it counts as lost: twice
+/// the slowest so far, and at least 20 ms.
+#[must_use]
+pub fn inside_limit(slowest_ns: u64) -> u64 {
+    (2 * slowest_ns).max(20_000_000)
+}
+
+impl Departure {
+    /// Takes the part in `[start, end)` as arrived.
+    fn take(&mut self, start: i64, end: i64) -> Hit {
+        let covered = end.min(self.start + self.length) - start.max(self.start);
+        let segments = (covered + self.step - 1) / self.step;
+        let segments = u32::try_from(segments).unwrap_or(0).min(self.segments);
+        let fresh = segments.min(self.missing);
+        self.missing -= fresh;
+        self.hit(segments, segments - fresh)
+    }
+
+    /// Takes up to `wanted` segments as arrived.
+    fn take_some(&mut self, wanted: u32) -> Hit {
+        let fresh = wanted.min(self.missing);
+        self.missing -= fresh;
+        self.hit(fresh, 0)
+    }
+
+    fn hit(&self, segments: u32, duplicates: u32) -> Hit {
+        Hit {
+            unit: self.unit,
+            departed_ns: self.time_ns,
+            segments,
+            duplicates,
+            bytes: self.share(segments),
+        }
+    }
+
+    fn share(&self, segments: u32) -> u32 {
+        let bytes = u64::from(self.bytes) * u64::from(segments) / u64::from(self.segments.max(1));
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    fn closed(&self) -> Closed {
+        Closed {
+            departed_ns: self.time_ns,
+            segments: self.segments,
+            missing: self.missing,
+            segment_bytes: self.bytes / self.segments.max(1),
+        }
+    }
+}

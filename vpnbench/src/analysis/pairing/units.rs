@@ -1,0 +1,66 @@
+//! Moments of recent units, by unit number. Bounded: the oldest are forgotten.
+
+use std::collections::VecDeque;
+
+/// Units remembered on each level.
+const UNITS_MAX: usize = 1 << 18;
+
+/// When a unit passed its taps, ns; 0 where it did not or was not seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unit {
+    /// Inner: `tun.queue`, `tun.tx`, `tun.read`. Outer: `outer.queue`, `outer.tx`, `outer.rx`, `outer.recv`.
+    pub times: [u64; 4],
+    /// Outer: the inner unit the daemon is thought to have put into it; 0 unknown.
+    pub inner: u64,
+    /// Host it left from.
+    pub host: u16,
+    /// Outer: made by the daemon itself (handshake, keepalive, control), not for an inner packet.
+    pub own: bool,
+    /// Inner: seen at the far end.
+    pub arrived: bool,
+    /// Sizes of its segments.
+    pub shape: Shape,
+}
+
+/// Sizes of the segments of a unit: all but the last are equal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes of each segment but the last.
+    pub segment: u32,
+    /// Bytes of the last.
+    pub last: u32,
+    /// Segments.
+    pub segments: u32,
+}
+
+/// A table of units, numbered from 1.
+#[derive(Debug, Default)]
+pub struct Units {
+    base: u64,
+    units: VecDeque<Unit>,
+}
+
+impl Units {
+    /// Remembers a unit and numbers it.
+    pub fn push(&mut self, unit: Unit) -> u64 {
+        if self.units.len() >= UNITS_MAX {
+            self.units.pop_front();
+            self.base += 1;
+        }
+        self.units.push_back(unit);
+        self.base + self.units.len() as u64
+    }
+
+    /// A unit, if it is not forgotten.
+    #[must_use]
+    pub fn get(&self, number: u64) -> Option<&Unit> {
+        let at = number.checked_sub(self.base + 1)?;
+        self.units.get(usize::try_from(at).ok()?)
+    }
+
+    /// A unit, if it is not forgotten.
+    pub fn get_mut(&mut self, number: u64) -> Option<&mut Unit> {
+        let at = number.checked_sub(self.base + 1)?;
+        self.units.get_mut(usize::try_from(at).ok()?)
+    }
+}
