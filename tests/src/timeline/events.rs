@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use bytemuck::Zeroable;
 use vpnbench_common::catalog::{ProbeId, Tap};
 use vpnbench_common::event;
