@@ -7,4 +7,5 @@ pub mod catalog;
 pub mod event;
 pub mod header;
 pub mod layout;
+pub mod ring;
 pub mod settings;

@@ -170,9 +170,11 @@ const _: () = assert!(core::mem::size_of::<Offsets>() == FIELDS.len() * 4);
 pub struct Settings {
     /// Kernel field offsets.
     pub offsets: Offsets,
-    /// Number of ring
-    /// buffers in use, a power of two; an event goes to ring `cpu % rings`.
-    pub rings: u32,
+    /// Number of rings, less one; the number is a power of two, and an event goes to ring
+    /// `cpu & ring_mask`.
+    pub ring_mask: u32,
+    /// Blocks of a ring ([`ring`](crate::ring)), as an exponent of two.
+    pub ring_blocks_log2: u32,
     /// Payload bytes to keep per packet, at most [`PAYLOAD_MAX`](crate::event::PAYLOAD_MAX).
     pub keep_payload: u32,
     /// Parameters of `consume_skb` without the context: 1, or 2 with the location.

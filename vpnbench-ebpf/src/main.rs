@@ -1,7 +1,9 @@
 //! The programs that run in the kernel. One file per probe under `probes/`; kernel structs are
-//! read in `skb.rs` and `sock.rs`; `emit.rs` is the only file that touches the ring buffers.
+//! read in `skb.rs` and `sock.rs`; `emit.rs` is the only file that touches the rings.
 #![no_std]
 #![no_main]
+// The rings need an instruction that the language does not offer for this target.
+#![feature(asm_experimental_arch)]
 
 mod emit;
 mod filter;

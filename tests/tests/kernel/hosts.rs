@@ -2,14 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vpnbench::probe::netns::{Netns, NetnsSpec};
-use vpnbench_tests::netns::{Namespace, wait_for};
+use vpnbench_tests::netns::{Namespace, unique, wait_for};
 
-/// The wire between two hosts.
-pub(crate) const WIRE: &str = "vd0";
+/// The wire between two hosts, by a name that nobody else on the machine uses.
+pub(crate) fn wire() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| unique("vd"))
+}
 
 /// IP version of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,18 +164,19 @@ pub(crate) fn wired(family: Family) -> Result<[Host; 2]> {
     let (a, b) = (Host::new(family)?, Host::new(family)?);
     let hardware = ["02:00:00:00:63:01", "02:00:00:00:63:02"];
     a.ip(&format!(
-        "link add {WIRE} address {} type veth peer name {WIRE} address {} netns {}",
+        "link add {0} address {1} type veth peer name {0} address {2} netns {3}",
+        wire(),
         hardware[0],
         hardware[1],
         b.name()
     ))?;
     for (host, number) in [(&a, 1), (&b, 2)] {
-        host.up(WIRE, family, 99, number)?;
+        host.up(wire(), family, 99, number)?;
         let other = 3 - number;
         let address = family.address(99, other);
-        host.neighbour(WIRE, address, hardware[usize::from(other) - 1])?;
+        host.neighbour(wire(), address, hardware[usize::from(other) - 1])?;
     }
-    a.wait_until_up(WIRE)?;
-    b.wait_until_up(WIRE)?;
+    a.wait_until_up(wire())?;
+    b.wait_until_up(wire())?;
     Ok([a, b])
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::hosts::{Family, WIRE, wired};
+use crate::hosts::{Family, wire, wired};
 use crate::recorder::record;
 use crate::traffic::{flood, local};
 
@@ -19,7 +19,7 @@ pub(crate) fn receive_overflow(family: Family) -> Result<()> {
     let target: SocketAddr = local(&receiver)?;
     let recorded = record(
         &[&a, &b],
-        &["--netns", a.name(), "--netns", b.name(), "--outer", WIRE],
+        &["--netns", a.name(), "--netns", b.name(), "--outer", wire()],
         || flood(&sender, target, COUNT, 1400).map(drop),
     )?;
     let name = match family {

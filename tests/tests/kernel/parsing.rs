@@ -13,7 +13,7 @@ use crate::accounts::settled;
 use crate::frames::{self, Frame};
 use crate::hosts::{Family, Host};
 use crate::recorder::record;
-use crate::tunnel::{DEVICE, drain, open};
+use crate::tunnel::{drain, open, tunnel_device};
 
 /// The other port of the bridge.
 const SECOND: &str = "t1";
@@ -185,7 +185,7 @@ pub(crate) fn parsing(family: Family) -> Result<()> {
     // The frames are of both versions, but nobody here has an address.
     let host = Host::new(Family::V4)?;
     let (device, second) = (
-        tun::open_tap(&host.netns, DEVICE)?,
+        tun::open_tap(&host.netns, tunnel_device())?,
         tun::open_tap(&host.netns, SECOND)?,
     );
     nix::fcntl::fcntl(
@@ -193,7 +193,7 @@ pub(crate) fn parsing(family: Family) -> Result<()> {
         nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
     )?;
     host.ip("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0")?;
-    for port in [DEVICE, SECOND] {
+    for port in [tunnel_device(), SECOND] {
         host.ip(&format!("link set {port} master br0"))?;
         host.ip(&format!("link set {port} up"))?;
     }
@@ -207,7 +207,7 @@ pub(crate) fn parsing(family: Family) -> Result<()> {
     drain(&second, |_| ())?;
     // The bridge may refuse broken frames, as br_netfilter does.
     for (watched, tap, frames) in [
-        (DEVICE, Tap::TunWrite, &frames[..]),
+        (tunnel_device(), Tap::TunWrite, &frames[..]),
         (SECOND, Tap::TunTx, &frames[..sound]),
     ] {
         let arguments = ["--netns", host.name(), "--tun", watched];
@@ -301,7 +301,7 @@ pub(crate) fn payload(family: Family) -> Result<()> {
             "--netns",
             host.name(),
             "--tun",
-            DEVICE,
+            tunnel_device(),
             "--keep-payload",
             &text,
         ];

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vpnbench_tests::netns::{Process, wait_for};
 
@@ -71,15 +71,6 @@ pub(crate) fn reachable(from: &Host, to: std::net::IpAddr) -> Result<()> {
     });
     ensure!(answered, "{to} does not answer");
     Ok(())
-}
-
-/// A number in iperf3's result.
-pub(crate) fn number(result: &Value, path: &str) -> Result<u64> {
-    let value = result.pointer(path).and_then(Value::as_u64);
-    match value {
-        Some(value) => Ok(value),
-        None => bail!("iperf3: no {path} in {result}"),
-    }
 }
 
 /// Local address of a socket.

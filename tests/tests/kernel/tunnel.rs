@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
 
 use anyhow::{Result, bail, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vpnbench_common::catalog::Tap;
+use vpnbench_tests::netns::unique;
 use vpnbench_tests::tun;
 
 use crate::accounts::settled;
@@ -15,8 +17,11 @@ use crate::hosts::{Family, Host};
 use crate::recorder::record;
 use crate::traffic::flood;
 
-/// The device.
-pub(crate) const DEVICE: &str = "t0";
+/// The device, by a name that nobody else on the machine uses.
+pub(crate) fn tunnel_device() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| unique("t"))
+}
 /// Hardware address of the TAP device.
 pub(crate) const OWN: [u8; 6] = [2, 0, 0, 0, 0x62, 1];
 /// Hardware address behind it.
@@ -36,19 +41,23 @@ pub(crate) fn text(address: [u8; 6]) -> String {
 /// Opens a device with address 1 of network 98, and a known neighbour 2 behind it.
 pub(crate) fn open(host: &Host, family: Family, ethernet: bool) -> Result<File> {
     let device = if ethernet {
-        tun::open_tap(&host.netns, DEVICE)?
+        tun::open_tap(&host.netns, tunnel_device())?
     } else {
-        tun::open(&host.netns, DEVICE, 0, 1)?.remove(0)
+        tun::open(&host.netns, tunnel_device(), 0, 1)?.remove(0)
     };
     if ethernet {
-        host.ip(&format!("link set {DEVICE} address {}", text(OWN)))?;
+        host.ip(&format!(
+            "link set {} address {}",
+            tunnel_device(),
+            text(OWN)
+        ))?;
     }
-    host.up(DEVICE, family, 98, 1)?;
+    host.up(tunnel_device(), family, 98, 1)?;
     if ethernet {
-        host.neighbour(DEVICE, family.address(98, 2), &text(OTHER))?;
+        host.neighbour(tunnel_device(), family.address(98, 2), &text(OTHER))?;
     }
     fcntl(&device, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    host.wait_until_up(DEVICE)?;
+    host.wait_until_up(tunnel_device())?;
     // What the kernel sent when the device came up.
     settled(&[host])?;
     drain(&device, |_| ())?;
@@ -89,25 +98,29 @@ fn exact(family: Family, ethernet: bool) -> Result<()> {
     let target = SocketAddr::new(other, 4000);
     let (mut read, mut written) = ((0, 0), (0, 0));
     let mut dropped = 0;
-    let recorded = record(&[&host], &["--netns", host.name(), "--tun", DEVICE], || {
-        // In handfuls that fit the queue.
-        for _ in 0..COUNT / 40 {
-            flood(&socket, target, 40, 1400)?;
+    let recorded = record(
+        &[&host],
+        &["--netns", host.name(), "--tun", tunnel_device()],
+        || {
+            // In handfuls that fit the queue.
+            for _ in 0..COUNT / 40 {
+                flood(&socket, target, 40, 1400)?;
+                add(&mut read, drain(&device, |_| ())?);
+            }
+            for number in 0..COUNT {
+                let frame = datagram(other, own, number * 6007 % 1400, ethernet)?;
+                (&device).write_all(&frame)?;
+                add(&mut written, (1, frame.len() as u64));
+            }
+            let before = read;
+            host.ip(&format!("link set {} txqueuelen {QUEUE}", tunnel_device()))?;
+            flood(&socket, target, BURST, 1400)?;
             add(&mut read, drain(&device, |_| ())?);
-        }
-        for number in 0..COUNT {
-            let frame = datagram(other, own, number * 6007 % 1400, ethernet)?;
-            (&device).write_all(&frame)?;
-            add(&mut written, (1, frame.len() as u64));
-        }
-        let before = read;
-        host.ip(&format!("link set {DEVICE} txqueuelen {QUEUE}"))?;
-        flood(&socket, target, BURST, 1400)?;
-        add(&mut read, drain(&device, |_| ())?);
-        dropped = BURST as u64 - (read.0 - before.0);
-        Ok(())
-    })?;
-    let link = recorded.accounts[0].link(DEVICE)?;
+            dropped = BURST as u64 - (read.0 - before.0);
+            Ok(())
+        },
+    )?;
+    let link = recorded.accounts[0].link(tunnel_device())?;
     ensure!(
         dropped >= (BURST - QUEUE) as u64 && dropped == link.tx_dropped,
         "{dropped}, {link:?}"
@@ -120,9 +133,9 @@ fn exact(family: Family, ethernet: bool) -> Result<()> {
         written == (link.rx_packets, link.rx_bytes),
         "written {written:?}, {link:?}"
     );
-    recorded.same_counters(&host, DEVICE, link)?;
+    recorded.same_counters(&host, tunnel_device(), link)?;
     for (tap, expected) in [(Tap::TunRead, read), (Tap::TunWrite, written)] {
-        let seen = recorded.seen(&host, DEVICE, tap)?;
+        let seen = recorded.seen(&host, tunnel_device(), tap)?;
         ensure!(
             seen == expected,
             "{}: {expected:?}, seen {seen:?}",
@@ -134,7 +147,7 @@ fn exact(family: Family, ethernet: bool) -> Result<()> {
         summed == written,
         "tun.write events {summed:?}, {written:?}"
     );
-    let handed = recorded.tap(&host, DEVICE, Tap::TunTx);
+    let handed = recorded.tap(&host, tunnel_device(), Tap::TunTx);
     ensure!(
         handed.0 == read.0 + dropped,
         "tun.tx {handed:?}, read {read:?}"

@@ -1,12 +1,13 @@
 //! wireguard-go between two namespaces.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use vpnbench_common::catalog::Tap;
 use vpnbench_tests::wireguard::End;
 
-use crate::hosts::{Family, Host, WIRE, wired};
+use crate::hosts::{Family, Host, wire, wired};
 use crate::recorder::{Recorded, record};
 use crate::traffic::{flood, iperf3, local, ping, reachable};
 
@@ -63,52 +64,65 @@ pub(crate) fn wireguard_go(family: Family) -> Result<()> {
         iperf3(a, b, to, 8 << 20)?;
         Ok(())
     })?;
+    let mut on_wire: BTreeMap<Tap, Vec<Row>> = BTreeMap::new();
     for index in 0..2 {
-        check(&recorded, &pair, index)?;
+        for (tap, row) in check(&recorded, &pair, index)? {
+            on_wire.entry(tap).or_default().push(row);
+        }
+    }
+    for (tap, rows) in &on_wire {
+        recorded.agree(*tap, wire(), rows)?;
     }
     ensure!(
-        recorded.parts(a, WIRE, Tap::OuterTx).1 >= 500,
+        recorded.parts(a, wire(), Tap::OuterTx).1 >= 500,
         "nothing filtered"
     );
     Ok(())
 }
 
-fn check(recorded: &Recorded, pair: &Pair, index: usize) -> Result<()> {
+/// Units and bytes: seen, and counted by the kernel.
+type Row = ([u64; 2], [u64; 2]);
+
+/// Checks the taps of one end's tunnel; those of the wire, which has the same name at both ends.
+fn check(recorded: &Recorded, pair: &Pair, index: usize) -> Result<Vec<(Tap, Row)>> {
     let (host, device) = (&pair.hosts[index], pair.ends[index].device.as_str());
     let tunnel = recorded.accounts[index].link(device)?;
-    let wire = recorded.accounts[index].link(WIRE)?;
+    let link = recorded.accounts[index].link(wire())?;
     recorded.same_counters(host, device, tunnel)?;
-    recorded.same_counters(host, WIRE, wire)?;
-    let taps: Vec<(&str, Tap, (u64, u64))> = vec![
-        (device, Tap::TunRead, (tunnel.tx_packets, tunnel.tx_bytes)),
-        (device, Tap::TunWrite, (tunnel.rx_packets, tunnel.rx_bytes)),
-        (WIRE, Tap::OuterTx, (wire.tx_packets, wire.tx_bytes)),
-        (WIRE, Tap::OuterRx, (wire.rx_packets, wire.rx_bytes)),
+    recorded.same_counters(host, wire(), link)?;
+    let taps = [
+        (device, Tap::TunRead, [tunnel.tx_packets, tunnel.tx_bytes]),
+        (device, Tap::TunWrite, [tunnel.rx_packets, tunnel.rx_bytes]),
+        (wire(), Tap::OuterTx, [link.tx_packets, link.tx_bytes]),
+        (wire(), Tap::OuterRx, [link.rx_packets, link.rx_bytes]),
     ];
     let mut figures = Vec::new();
-    for (device, tap, expected) in taps {
-        let seen = recorded.seen(host, device, tap)?;
-        ensure!(
-            seen == expected,
-            "{} of {device}: counted {expected:?}, seen {seen:?}; {:?}",
-            tap.name(),
-            recorded.report.capture.probes
-        );
+    let mut on_wire = Vec::new();
+    for (device, tap, counted) in taps {
+        let seen: [u64; 2] = recorded.seen(host, device, tap)?.into();
+        if device == wire() {
+            on_wire.push((tap, (seen, counted)));
+        } else {
+            recorded.agree(tap, device, &[(seen, counted)])?;
+        }
         let filtered = recorded.parts(host, device, tap).1;
         figures.push(format!(
             "{} {} ({filtered} filtered)",
             tap.name(),
-            expected.0
+            counted[0]
         ));
     }
     let handed = recorded.seen(host, device, Tap::TunTx)?.0;
-    ensure!(
-        handed == tunnel.tx_packets + tunnel.tx_dropped,
-        "tun.tx {handed}, {tunnel:?}"
-    );
+    let counted = tunnel.tx_packets + tunnel.tx_dropped;
+    recorded.agree(Tap::TunTx, device, &[([handed], [counted])])?;
     let full = recorded.drops(host, "FULL_RING").0;
-    ensure!(full == tunnel.tx_dropped, "FULL_RING {full}, {tunnel:?}");
+    // A packet that a hidden task hands over may also be one that is dropped.
+    let hidden = counted - handed;
+    ensure!(
+        full <= tunnel.tx_dropped && tunnel.tx_dropped - full <= hidden,
+        "FULL_RING {full}, {tunnel:?}, hidden {hidden}"
+    );
     figures.push(format!("tun.tx {handed}, of these dropped {full}"));
     crate::say(&format!("  {}", figures.join(", ")));
-    Ok(())
+    Ok(on_wire)
 }

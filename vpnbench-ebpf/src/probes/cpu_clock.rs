@@ -17,13 +17,11 @@ fn cpu_clock(ctx: PerfEventContext) -> u32 {
     if !filter::process(tgid) {
         return 0;
     }
-    let cpu = emit::cpu();
-    let Some(mut entry) = emit::reserve::<Sample>(ProbeId::CpuClock, cpu) else {
+    let Some(mut slot) = emit::reserve::<Sample>(ProbeId::CpuClock) else {
         return 0;
     };
     // SAFETY: the record is reserved for us and every field is written below.
-    let to = unsafe { &mut *entry.as_mut_ptr() };
-    to.header = emit::header::<Sample>(ProbeId::CpuClock, cpu);
+    let to = unsafe { &mut *slot.as_mut_ptr() };
     to.tgid = tgid;
     to.reserved = 0;
     to.kernel_depth = sock::kernel_stack(&ctx, &raw mut to.kernel) as u16;
@@ -38,6 +36,6 @@ fn cpu_clock(ctx: PerfEventContext) -> u32 {
         )
     };
     to.user_depth = if bytes > 0 { (bytes / 8) as u16 } else { 0 };
-    entry.submit(1);
+    slot.submit();
     0
 }

@@ -35,18 +35,16 @@ pub fn observe(probe: ProbeId, skb: Pointer, dev: Pointer, direction: Direction,
         emit::count_filtered(device, tap as u8, place.len);
         return;
     }
-    let cpu = emit::cpu();
-    let Some(entry) = emit::reserve::<Packet>(probe, cpu) else {
+    let Some(slot) = emit::reserve::<Packet>(probe) else {
         emit::count_lost(device, tap as u8, place.len);
         return;
     };
-    let header = emit::header::<Packet>(probe, cpu);
-    emit::submit(
-        entry,
-        record(header, skb, device, tap, &place, gso, &parsed),
-    );
+    let time_ns = slot.time_ns;
+    emit::fill(slot, |header| {
+        record(header, skb, device, tap, &place, gso, &parsed)
+    });
     if setting!(keep_payload) != 0 && parsed.payload_len != 0 {
-        keep_payload(probe, header, skb, tap, &place, &parsed);
+        keep_payload(probe, time_ns, skb, tap, &place, &parsed);
     }
 }
 
@@ -121,7 +119,7 @@ fn record(
 #[inline(always)]
 fn keep_payload(
     probe: ProbeId,
-    header: Header,
+    time_ns: u64,
     skb: Pointer,
     tap: Tap,
     place: &Place,
@@ -139,25 +137,22 @@ fn keep_payload(
     if len == 0 || len > PAYLOAD_MAX as u32 {
         return;
     }
-    let Some(mut entry) = emit::reserve::<Payload>(probe, u32::from(header.cpu)) else {
+    let Some(mut slot) = emit::reserve::<Payload>(probe) else {
         return;
     };
-    let to = entry.as_mut_ptr();
-    // SAFETY: the record is reserved for us; `len` is bounded by its size above.
+    let to = slot.as_mut_ptr();
+    // SAFETY: the record is reserved for us, and zero; `len` is bounded by its size above.
     unsafe {
-        (*to).header = Header {
-            kind: vpnbench_common::catalog::Kind::Payload as u8,
-            ..header
-        };
+        // That of its packet, by which the two are found to belong together.
+        (*to).header.time_ns = time_ns;
         (*to).skb = skb as u64;
         (*to).tap = u32::from(tap as u8);
         (*to).len = len;
-        (*to).bytes = [0; PAYLOAD_MAX];
         aya_ebpf::helpers::generated::bpf_probe_read_kernel(
             (&raw mut (*to).bytes).cast(),
             len,
             (place.l3 + u64::from(start)) as *const _,
         );
     }
-    entry.submit(1);
+    slot.submit();
 }

@@ -19,16 +19,14 @@ fn tcp_cong_state_set(ctx: BtfTracePointContext) -> i32 {
     if tp.is_null() {
         return 0;
     }
-    let cpu = emit::cpu();
-    let Some(mut entry) = emit::reserve::<CongState>(ProbeId::TcpCongStateSet, cpu) else {
+    let Some(mut slot) = emit::reserve::<CongState>(ProbeId::TcpCongStateSet) else {
         return 0;
     };
     // SAFETY: the record is reserved for us and every field is written below.
-    let to = unsafe { &mut *entry.as_mut_ptr() };
-    to.header = emit::header::<CongState>(ProbeId::TcpCongStateSet, cpu);
+    let to = unsafe { &mut *slot.as_mut_ptr() };
     write_tcp_state!(to, sk, tp);
     to.new = u32::from(new);
     to.depth = sock::kernel_stack(&ctx, &raw mut to.stack);
-    entry.submit(1);
+    slot.submit();
     0
 }

@@ -31,20 +31,18 @@ fn tcp_probe(ctx: BtfTracePointContext) -> i32 {
     if tp.is_null() {
         return 0;
     }
-    let cpu = emit::cpu();
-    let Some(mut entry) = emit::reserve::<TcpProbe>(ProbeId::TcpProbe, cpu) else {
+    let Some(mut slot) = emit::reserve::<TcpProbe>(ProbeId::TcpProbe) else {
         return 0;
     };
     // SAFETY: the record is reserved for us and every field is written below.
-    let to = unsafe { &mut *entry.as_mut_ptr() };
-    to.header = emit::header::<TcpProbe>(ProbeId::TcpProbe, cpu);
+    let to = unsafe { &mut *slot.as_mut_ptr() };
     write_tcp_state!(to, sk, tp);
     to.skb = skb as u64;
     to.gso_segs = 0;
     to.iif = iif;
     to.reserved2 = 0;
     segment(to, skb);
-    entry.submit(1);
+    slot.submit();
     0
 }
 

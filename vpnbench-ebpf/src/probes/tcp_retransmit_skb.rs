@@ -26,13 +26,11 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     if tp.is_null() {
         return 0;
     }
-    let cpu = emit::cpu();
-    let Some(mut entry) = emit::reserve::<Retransmit>(ProbeId::TcpRetransmitSkb, cpu) else {
+    let Some(mut slot) = emit::reserve::<Retransmit>(ProbeId::TcpRetransmitSkb) else {
         return 0;
     };
     // SAFETY: the record is reserved for us and every field is written below.
-    let to = unsafe { &mut *entry.as_mut_ptr() };
-    to.header = emit::header::<Retransmit>(ProbeId::TcpRetransmitSkb, cpu);
+    let to = unsafe { &mut *slot.as_mut_ptr() };
     write_tcp_state!(to, sk, tp);
     let cb = setting!(offsets.skb_cb);
     to.skb = skb as u64;
@@ -46,6 +44,6 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     to.sacked = load(skb, cb + setting!(offsets.tcb_sacked));
     to.tcp_flags = load(skb, cb + setting!(offsets.tcb_flags));
     to.depth = sock::kernel_stack(&ctx, &raw mut to.stack);
-    entry.submit(1);
+    slot.submit();
     0
 }

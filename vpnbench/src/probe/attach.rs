@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{MapData, PerCpuArray};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -14,13 +14,11 @@ use vpnbench_common::settings::{ProbeCounts, SOFTIRQ_VECTORS, Settings, Unrecord
 
 use super::fields::{FieldError, KernelTypes};
 use super::filter::{Filter, FilterError};
+use super::ring::{self, Layout, Ring};
 use crate::trace::model::{COVERED, NOT_ASKED_FOR, ProbeStatus};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vpnbench-ebpf"));
-
-/// Rings in the object.
-const MAX_RINGS: u32 = 4;
 
 /// Stack samples per second and CPU. Not a round number, so that it does not beat with timers.
 const SAMPLE_HZ: u64 = 499;
@@ -67,13 +65,16 @@ pub enum AttachError {
     /// A filter could not be set.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// The rings could not be mapped.
+    #[error("cannot map the ring buffers into this process: {0}; try a smaller --buffer")]
+    Rings(std::io::Error),
 }
 
 impl AttachError {
     /// Whether the kernel or the user's privileges are the reason (exit status 3).
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        !matches!(self, Self::Map { .. } | Self::Filter(_))
+        !matches!(self, Self::Map { .. } | Self::Filter(_) | Self::Rings(_))
     }
 }
 
@@ -105,7 +106,7 @@ pub struct Loaded {
     ebpf: Ebpf,
     btf: Btf,
     wanted: BTreeSet<ProbeId>,
-    rings: u32,
+    layout: Layout,
     /// Ring buffer bytes that were really allocated.
     pub buffer_bytes: u64,
     /// Names of the kernel's drop reasons.
@@ -126,53 +127,44 @@ pub fn load(options: &Options) -> Result<Loaded, AttachError> {
             _ => None,
         })
         .collect();
-    let (rings, ring_bytes) = ring_layout(options.buffer_bytes);
-    let settings = settings(&types, options, rings, &params)?;
+    let layout = Layout::new(options.buffer_bytes, processors());
+    let settings = settings(&types, options, layout, &params)?;
     let drop_reasons = types.drop_reasons();
     drop(types);
     let btf = Btf::from_sys_fs()?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
     loader.override_global("SETTINGS", bytemuck::bytes_of(&settings), true);
-    let names = ["RING0", "RING1", "RING2", "RING3"];
-    for name in names.iter().take(rings as usize) {
-        loader.map_max_entries(name, ring_bytes);
-    }
+    loader.map_max_entries("RINGS", layout.blocks());
+    loader.map_max_entries("CONTROL", layout.rings);
     let ebpf = loader.load(OBJECT).map_err(classify)?;
     Ok(Loaded {
         ebpf,
         btf,
         wanted: options.probes.clone(),
-        rings,
-        buffer_bytes: u64::from(rings) * u64::from(ring_bytes),
+        layout,
+        buffer_bytes: layout.bytes(),
         drop_reasons,
         params,
     })
 }
 
-/// Rings in use and bytes of each: powers of two, as the kernel demands.
-fn ring_layout(buffer_bytes: u64) -> (u32, u32) {
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let rings = u32::try_from(cpus.next_power_of_two())
-        .unwrap_or(MAX_RINGS)
-        .clamp(1, MAX_RINGS);
-    // Each ring is mapped twice, end to end, so that a record that wraps reads in one piece: the
-    // process's resident size shows it twice.
-    let each = (buffer_bytes / 2 / u64::from(rings)).clamp(1 << 15, 1 << 30);
-    let power = 63 - each.leading_zeros();
-    (rings, 1 << power)
+/// Processors that there can be: a ring for each.
+fn processors() -> usize {
+    aya::util::nr_cpus().unwrap_or(1)
 }
 
 fn settings(
     types: &KernelTypes,
     options: &Options,
-    rings: u32,
+    layout: Layout,
     params: &BTreeMap<&'static str, Option<u32>>,
 ) -> Result<Settings, FieldError> {
     let count = |name: &str| params.get(name).copied().flatten().unwrap_or(0);
     Ok(Settings {
         offsets: types.offsets()?,
-        rings,
+        ring_mask: layout.rings - 1,
+        ring_blocks_log2: layout.blocks_log2,
         keep_payload: options.keep_payload,
         consume_skb_params: count("consume_skb"),
         kfree_skb_params: count("kfree_skb"),
@@ -226,17 +218,25 @@ impl Loaded {
         Ok(Filter::new(&mut self.ebpf, device_seed)?)
     }
 
-    /// The ring buffers in use.
+    /// The rings.
     ///
     /// # Errors
-    /// If the object lacks a map.
-    pub fn rings(&mut self) -> Result<Vec<RingBuf<MapData>>, AttachError> {
-        let names = ["RING0", "RING1", "RING2", "RING3"];
-        names
-            .into_iter()
-            .take(self.rings as usize)
-            .map(|name| take(&mut self.ebpf, name))
-            .collect()
+    /// If the object lacks a map, or the kernel does not let it be mapped.
+    pub fn rings(&mut self) -> Result<Vec<Ring>, AttachError> {
+        let mut array = |name| {
+            let map = self.ebpf.take_map(name);
+            match map {
+                Some(aya::maps::Map::Array(data)) => Ok(data),
+                _ => Err(AttachError::Map {
+                    name,
+                    source: aya::maps::MapError::InvalidName {
+                        name: name.to_owned(),
+                    },
+                }),
+            }
+        };
+        let (blocks, control) = (array("RINGS")?, array("CONTROL")?);
+        ring::map(blocks, control, self.layout).map_err(AttachError::Rings)
     }
 
     /// Verifies and attaches the wanted programs.
@@ -493,15 +493,6 @@ fn program_stats(program: &Program) -> Option<ProgramStats> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rings_are_powers_of_two_within_the_buffer() {
-        for buffer in [1u64 << 20, 64 << 20, 100 << 20, 1 << 40] {
-            let (rings, bytes) = ring_layout(buffer);
-            assert!(rings.is_power_of_two() && bytes.is_power_of_two());
-            assert!(2 * u64::from(rings) * u64::from(bytes) <= buffer);
-        }
-    }
 
     #[test]
     fn the_object_and_the_catalog_name_the_same_programs() {

@@ -6,3 +6,4 @@ pub mod doctor;
 pub mod fields;
 pub mod filter;
 pub mod netns;
+pub mod ring;

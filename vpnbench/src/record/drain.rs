@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use aya::maps::{MapData, RingBuf};
 use vpnbench_common::catalog::Kind;
 use vpnbench_common::event::{CongState, Drop, Retransmit, Syscall, Taken};
 use vpnbench_common::header::Header;
@@ -17,6 +16,7 @@ use vpnbench_common::header::Header;
 use super::clock::monotonic_ns;
 use super::kallsyms::Kallsyms;
 use crate::probe::attach::Attached;
+use crate::probe::ring::Ring;
 use crate::trace::model::Change;
 use crate::trace::{TraceError, Writer};
 
@@ -53,7 +53,7 @@ pub(super) struct Signals {
 /// Everything the thread owns.
 pub(super) struct Drain<W: Write> {
     /// Rings in use.
-    pub(super) rings: Vec<RingBuf<MapData>>,
+    pub(super) rings: Vec<Ring>,
     /// The trace.
     pub(super) writer: Writer<W>,
     /// Attached programs; detached when draining begins to end.
@@ -165,6 +165,7 @@ impl<W: Write> Drain<W> {
                 ),
             }
         }
+        self.rings[index].release();
         Ok(count)
     }
 
