@@ -124,7 +124,7 @@ fn trial(case: &'static Case) -> Trial {
 fn options(vpn: Vpn, bench: Bench) -> LabOptions {
     let duration = Duration::from_secs(1);
     LabOptions {
-        vpn,
+        vpn: vpn.into(),
         bench,
         duration,
         topology: lab::Topology::default(),
@@ -266,7 +266,10 @@ fn daemon_that_hangs() -> Outcome {
 
 fn missing_daemon() -> Outcome {
     let empty = tempfile::tempdir()?;
-    let output = child_command().env("PATH", empty.path()).output()?;
+    let output = child_command()
+        .env("PATH", empty.path())
+        .env("XDG_CACHE_HOME", empty.path())
+        .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     check(
         text.contains("skipped: wireguard-go not found"),

@@ -8,5 +8,9 @@ fn main() -> std::io::Result<()> {
     std::fs::write(
         docs.join("probes.md"),
         vpnbench::report::docs::probes_markdown(),
+    )?;
+    std::fs::write(
+        docs.join("lab-vpns.md"),
+        vpnbench::lab::vpn::listing::markdown(),
     )
 }

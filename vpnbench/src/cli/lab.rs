@@ -7,6 +7,7 @@ use super::lab_matrix::{self, MatrixArgs};
 use super::lab_run::{self, RunArgs};
 use super::lab_scenario::{self, ScenarioCommand};
 use super::output::Output;
+use super::vpns::VpnArgs;
 use super::{ExitStatus, Failure};
 use crate::lab::campaign::CampaignError;
 use crate::lab::execute::ExecuteError;
@@ -35,6 +36,8 @@ pub enum LabCommand {
     Scenario(ScenarioCommand),
     /// Take down what an interrupted run left behind
     Down,
+    /// The VPNs the lab can run
+    Vpn(VpnArgs),
     /// Run a program of the lab's own; the lab starts it itself
     #[command(hide = true)]
     Part(LabPart),
@@ -54,6 +57,7 @@ pub struct LabPart {
 /// Runs a command of the lab.
 pub(super) fn run(args: LabArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
     match args.command {
+        LabCommand::Vpn(args) => super::vpns::run(&args, output),
         LabCommand::Run(args) => lab_run::run(&args, output),
         LabCommand::Matrix(args) => lab_matrix::run(&args, output),
         LabCommand::Ablate(args) => lab_ablate::run(&args, output),

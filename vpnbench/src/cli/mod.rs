@@ -12,6 +12,7 @@ mod logger;
 mod offline;
 mod output;
 pub mod values;
+pub mod vpns;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

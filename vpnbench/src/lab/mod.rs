@@ -46,7 +46,7 @@ pub use wire::{Wire, WireSpec};
 #[derive(Debug, Clone)]
 pub struct LabOptions {
     /// The tunnel.
-    pub vpn: Vpn,
+    pub vpn: vpn::Spec,
     /// The benchmark.
     pub bench: Bench,
     /// How long the benchmark runs.
@@ -143,7 +143,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
         undo: &mut undo,
         logs: logs.clone(),
     };
-    let tunnel = vpn::start(options.vpn, setup)?;
+    let tunnel = vpn::start(&options.vpn, setup)?;
     let setup = benchmark::Setup {
         hosts: &hosts,
         tunnel: &tunnel,

@@ -1,11 +1,12 @@
 //! Links and addresses through netlink, inside a namespace.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use futures_util::TryStreamExt;
+use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::LinkAttribute;
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, LinkWireguard, RouteMessageBuilder};
 
 use super::error::{LabError, Result};
 use super::netns;
@@ -76,6 +77,75 @@ pub(crate) fn bring_up(
             change = change.mtu(mtu);
         }
         handle.link().set(change.build()).execute().await
+    })
+}
+
+/// Creates a WireGuard device. A kernel without WireGuard makes the run a skipped one.
+pub(crate) fn add_wireguard(netns: &Path, device: &str) -> Result<()> {
+    let mut unknown = false;
+    let outcome = request(netns, "creating WireGuard device", device, async |handle| {
+        let added = handle
+            .link()
+            .add(LinkWireguard::new(device).build())
+            .execute()
+            .await;
+        if let Err(rtnetlink::Error::NetlinkError(error)) = &added {
+            unknown = error.raw_code() == -libc::EOPNOTSUPP;
+        }
+        added
+    });
+    if unknown {
+        let what = "the kernel's wireguard module not found (modprobe wireguard)";
+        return Err(LabError::Skipped(what.to_owned()));
+    }
+    outcome
+}
+
+/// A device's addresses.
+pub(crate) fn addresses(netns: &Path, device: &str) -> Result<Vec<IpAddr>> {
+    request(netns, "reading addresses of", device, async move |handle| {
+        let index = link(&handle, device).await?.0;
+        let mut found = Vec::new();
+        let mut messages = handle
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .execute();
+        while let Some(message) = messages.try_next().await? {
+            let mut attributes = message.attributes.iter();
+            let address = attributes.find_map(|attribute| match attribute {
+                // On point-to-point devices `Address` would be the peer's.
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let mut attributes = message.attributes.iter();
+            let address = address.or_else(|| {
+                attributes.find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })
+            });
+            found.extend(address);
+        }
+        Ok(found)
+    })
+}
+
+/// Routes a single address through a gateway on a device's network.
+pub(crate) fn add_host_route(
+    netns: &Path,
+    to: Ipv4Addr,
+    gateway: Ipv4Addr,
+    device: &str,
+) -> Result<()> {
+    request(netns, "adding a route on", device, async move |handle| {
+        let index = link(&handle, device).await?.0;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to, 32)
+            .gateway(gateway)
+            .output_interface(index)
+            .build();
+        handle.route().add(route).execute().await
     })
 }
 

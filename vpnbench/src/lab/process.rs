@@ -103,6 +103,12 @@ impl Process {
         format!("{} wrote: {tail}", self.name)
     }
 
+    /// Sends it a signal, which it does something other than ending on.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        pidfd_send_signal(self.pidfd.as_raw_fd(), signal)
+            .map_err(LabError::failed("signalling", &self.name))
+    }
+
     /// Ends it: SIGTERM, and SIGKILL when that is not enough.
     pub(crate) fn terminate(&self) -> Result<()> {
         for (signal, limit) in [(Signal::SIGTERM, GRACE), (Signal::SIGKILL, KILL)] {
@@ -122,7 +128,7 @@ impl Process {
 
 /// What to start.
 pub(crate) struct Program<'a> {
-    /// Executable, looked up in PATH.
+    /// Executable, looked up in PATH unless it is a path.
     pub(crate) name: &'a str,
     /// Its arguments.
     pub(crate) arguments: &'a [&'a str],
@@ -135,16 +141,23 @@ pub(crate) struct Program<'a> {
 /// Starts a program in a process group of its own: Ctrl-C on the terminal reaches vpnbench, which
 /// ends the programs in order. `objects` is the run's registry: the child enters itself there
 /// before it executes anything, so that no moment exists in which it is running but unknown.
-pub(crate) fn start(program: &Program<'_>, objects: &File) -> Result<(Process, Child)> {
+pub(crate) fn start(
+    program: &Program<'_>,
+    environment: &[(&str, &str)],
+    objects: &File,
+) -> Result<(Process, Child)> {
     let failed = || LabError::failed::<io::Error>("starting", program.name);
     let output = File::create(&program.log).map_err(LabError::file("creating", &program.log))?;
     let errors = output.try_clone().map_err(failed())?;
     let mut command = netns::command(program.netns, program.name).map_err(failed())?;
     command.args(program.arguments).process_group(0);
+    command.envs(environment.iter().copied());
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     register(&mut command, objects).map_err(failed())?;
     let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => LabError::Skipped(format!("{} not found", program.name)),
+        io::ErrorKind::NotFound => {
+            LabError::Skipped(format!("{} not found", base_name(program.name)))
+        }
         _ => failed()(error),
     })?;
     let pidfd = pidfd_open(child.id()).map_err(|error| {
@@ -154,11 +167,16 @@ pub(crate) fn start(program: &Program<'_>, objects: &File) -> Result<(Process, C
     })?;
     let process = Process {
         pid: child.id(),
-        name: program.name.to_owned(),
+        name: base_name(program.name).to_owned(),
         log: Some(program.log.clone()),
         pidfd: Arc::new(pidfd),
     };
     Ok((process, child))
+}
+
+/// A program's name without its folder.
+fn base_name(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
 }
 
 /// Makes a command's process enter itself in a run's registry before it executes anything.

@@ -73,8 +73,17 @@ impl Undo {
 
     /// Starts a program.
     pub(crate) fn start(&mut self, program: &Program<'_>) -> Result<Process> {
+        self.start_with(program, &[])
+    }
+
+    /// Starts a program with additions to its environment.
+    pub(crate) fn start_with(
+        &mut self,
+        program: &Program<'_>,
+        environment: &[(&str, &str)],
+    ) -> Result<Process> {
         signals::check()?;
-        let (process, child) = process::start(program, self.registry.objects())?;
+        let (process, child) = process::start(program, environment, self.registry.objects())?;
         self.steps.push(Step::Process(process.clone(), child));
         Ok(process)
     }

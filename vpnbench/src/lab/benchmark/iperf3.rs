@@ -14,7 +14,7 @@ const LISTEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Starts the server and waits until it listens.
 pub(super) fn prepare(bench: Bench, setup: Setup<'_>) -> Result<Ready> {
-    let address = setup.tunnel.b.ipv4.to_string();
+    let address = setup.tunnel.b.address().to_string();
     let port = PORT.to_string();
     let server = setup.undo.start(&Program {
         name: "iperf3",

@@ -17,7 +17,7 @@ pub(super) fn prepare(setup: &Setup<'_>) -> Result<Ready> {
     client_command.extend(["-c".to_owned(), count.to_string()]);
     client_command.extend(["-i".to_owned(), interval.to_string()]);
     client_command.extend_from_slice(setup.extra);
-    client_command.push(setup.tunnel.b.ipv4.to_string());
+    client_command.push(setup.tunnel.b.address().to_string());
     Ok(Ready {
         server: None,
         client_command,

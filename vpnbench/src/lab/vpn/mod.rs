@@ -1,45 +1,132 @@
-//! Tunnels between the two hosts, one file per daemon.
+//! Tunnels between the hosts, one file per daemon.
+//!
+//! A VPN is a row in `sources` (which programs, where from), a variant of [`Vpn`], an adapter with
+//! its settings, and its arm in `adapter`. Tests hold them together.
 
+mod adapter;
+mod boringtun;
+mod carry;
+mod easytier;
+mod gotatun;
+mod headscale;
+mod hyprspace;
+mod job;
+pub mod listing;
+mod mycelium;
+mod nebula;
 mod none;
+mod openvpn;
+pub mod programs;
+mod quincy;
+pub mod sources;
+mod tailscale;
+mod tailscaled;
+mod tinc;
+mod vpncloud;
+mod wireguard;
 mod wireguard_go;
+mod wireguard_keys;
+mod yggdrasil;
+mod zerotier;
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::error::{LabError, Result};
 use super::hosts::{Host, Hosts};
 use super::process::Process;
 use super::undo::Undo;
-use super::{netlink, netns, wait};
-
-/// How long a tunnel has until it carries packets.
-const CARRY_LIMIT: Duration = Duration::from_secs(15);
+use job::Job;
 
 /// The tunnels the lab can set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Vpn {
     /// The bare wire.
+    #[default]
     None,
-    /// wireguard-go on both ends.
+    /// WireGuard in the kernel.
+    Wireguard,
+    /// wireguard-go.
     WireguardGo,
+    /// BoringTun.
+    Boringtun,
+    /// GotaTun.
+    Gotatun,
+    /// ZeroTier One.
+    Zerotier,
+    /// tailscaled with headscale.
+    Headscale,
+    /// tailscaled with the test server of its own module.
+    Tailscale,
+    /// Yggdrasil.
+    Yggdrasil,
+    /// Nebula.
+    Nebula,
+    /// EasyTier.
+    Easytier,
+    /// VpnCloud.
+    Vpncloud,
+    /// Hyprspace.
+    Hyprspace,
+    /// tinc.
+    Tinc,
+    /// Mycelium.
+    Mycelium,
+    /// OpenVPN.
+    Openvpn,
+    /// Quincy.
+    Quincy,
 }
 
 impl Vpn {
     /// All of them.
-    pub const ALL: [Vpn; 2] = [Vpn::None, Vpn::WireguardGo];
+    pub const ALL: [Vpn; 17] = [
+        Vpn::None,
+        Vpn::Wireguard,
+        Vpn::WireguardGo,
+        Vpn::Boringtun,
+        Vpn::Gotatun,
+        Vpn::Zerotier,
+        Vpn::Headscale,
+        Vpn::Tailscale,
+        Vpn::Yggdrasil,
+        Vpn::Nebula,
+        Vpn::Easytier,
+        Vpn::Vpncloud,
+        Vpn::Hyprspace,
+        Vpn::Tinc,
+        Vpn::Mycelium,
+        Vpn::Openvpn,
+        Vpn::Quincy,
+    ];
 
-    /// Name on the command line and in reports.
+    /// Name on the command line, in scenario files and in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Vpn::None => "none",
+            Vpn::Wireguard => "wireguard",
             Vpn::WireguardGo => "wireguard-go",
+            Vpn::Boringtun => "boringtun",
+            Vpn::Gotatun => "gotatun",
+            Vpn::Zerotier => "zerotier",
+            Vpn::Headscale => "headscale",
+            Vpn::Tailscale => "tailscale",
+            Vpn::Yggdrasil => "yggdrasil",
+            Vpn::Nebula => "nebula",
+            Vpn::Easytier => "easytier",
+            Vpn::Vpncloud => "vpncloud",
+            Vpn::Hyprspace => "hyprspace",
+            Vpn::Tinc => "tinc",
+            Vpn::Mycelium => "mycelium",
+            Vpn::Openvpn => "openvpn",
+            Vpn::Quincy => "quincy",
         }
     }
 }
@@ -54,17 +141,69 @@ impl FromStr for Vpn {
     }
 }
 
+/// Which of several installed builds of a VPN to take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Build {
+    /// The one in PATH, else the one in the lab's cache; the other way round where what
+    /// distributions ship is too old for the study's configuration.
+    #[default]
+    Any,
+    /// Only from PATH.
+    System,
+    /// Only from the lab's cache, where `cargo xtask vpns` puts them.
+    Cached,
+}
+
+/// The section `[vpn]` of a scenario.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+pub struct Spec {
+    /// Which.
+    pub name: Vpn,
+    /// Which build of it.
+    pub build: Build,
+    /// The adapter's own keys; `vpnbench lab vpn list` and docs/lab-vpns.md have them.
+    pub settings: Map<String, Value>,
+}
+
+impl From<Vpn> for Spec {
+    fn from(name: Vpn) -> Spec {
+        Spec {
+            name,
+            ..Spec::default()
+        }
+    }
+}
+
+impl Spec {
+    /// Whether the settings are ones the adapter understands; the error names the key.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        (adapter::row(self.name).check)(&self.settings)
+    }
+}
+
 /// One end of a tunnel.
 #[derive(Debug, Clone)]
 pub struct End {
     /// The tunnel device, or the wire's where there is no tunnel.
     pub device: String,
-    /// Address inside the tunnel.
-    pub ipv4: Ipv4Addr,
-    /// Address inside the tunnel, where the kernel has IPv6.
+    /// Address inside the tunnel; Yggdrasil and Mycelium have none.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Address inside the tunnel, where kernel and VPN have IPv6.
     pub ipv6: Option<Ipv6Addr>,
     /// The daemon, where there is one.
     pub daemon: Option<Process>,
+}
+
+impl End {
+    /// The address a benchmark talks to: IPv4 where there is one.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        let ipv4 = self.ipv4.map(IpAddr::V4);
+        ipv4.or(self.ipv6.map(IpAddr::V6))
+            .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
 }
 
 /// A tunnel that carries packets.
@@ -72,10 +211,21 @@ pub struct End {
 pub struct Tunnel {
     /// Which.
     pub vpn: Vpn,
+    /// The daemon's version, as far as it tells.
+    pub version: Option<String>,
     /// The client's end.
     pub a: End,
     /// The server's end.
     pub b: End,
+    /// Ends on further hosts.
+    pub others: Vec<End>,
+}
+
+impl Tunnel {
+    /// All ends, in the order of the hosts.
+    pub fn ends(&self) -> impl Iterator<Item = &End> {
+        [&self.a, &self.b].into_iter().chain(&self.others)
+    }
 }
 
 /// What an adapter gets.
@@ -88,64 +238,61 @@ pub(crate) struct Setup<'a> {
 }
 
 /// Brings a tunnel up and waits until it carries packets both ways.
-pub(crate) fn start(vpn: Vpn, mut setup: Setup<'_>) -> Result<Tunnel> {
-    let tunnel = match vpn {
-        Vpn::None => none::start(setup.hosts),
-        Vpn::WireguardGo => wireguard_go::start(&mut setup)?,
+pub(crate) fn start(spec: &Spec, mut setup: Setup<'_>) -> Result<Tunnel> {
+    let row = adapter::row(spec.name);
+    let programs = programs::locate_all(row.source, spec.build)?;
+    let hosts = setup.hosts;
+    let mut job = Job::new(&mut setup, row.source, programs);
+    if job.places.len() > row.most_hosts {
+        return Err(LabError::failed("setting up", spec.name.name())(format!(
+            "it connects at most {} hosts here, not {}",
+            row.most_hosts,
+            job.places.len()
+        )));
+    }
+    let mut ends = (row.start)(&mut job, &spec.settings)?.into_iter();
+    let (Some(a), Some(b)) = (ends.next(), ends.next()) else {
+        return Err(LabError::failed("setting up", spec.name.name())(
+            "the adapter made fewer than two ends",
+        ));
     };
-    wait_until_it_carries(setup.hosts, &tunnel)?;
+    let mut tunnel = Tunnel {
+        vpn: spec.name,
+        version: None,
+        a,
+        b,
+        others: ends.collect(),
+    };
+    let hosts: Vec<&Host> = hosts.iter().collect();
+    carry::wait(&hosts, &tunnel, row.carry_limit)?;
+    (row.settle)(&mut job, &spec.settings, &tunnel)?;
+    tunnel.version = job.version();
     Ok(tunnel)
 }
 
-/// Address inside the tunnel of host 1 (a) or 2 (b).
-fn inner_addresses(number: u8, host: &Host) -> (Ipv4Addr, Option<Ipv6Addr>) {
-    let ipv6 = Ipv6Addr::new(0xfd00, 0x98, 0, 0, 0, 0, 0, number.into());
-    (Ipv4Addr::new(10, 98, 0, number), host.ipv6.map(|_| ipv6))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// An answer alone proves little: with another route to the peer's address the kernel would take
-/// that. So the route must start at the tunnel's own address, and both devices must count bytes.
-fn wait_until_it_carries(hosts: &Hosts, tunnel: &Tunnel) -> Result<()> {
-    let daemons: Vec<&Process> = [&tunnel.a, &tunnel.b]
-        .into_iter()
-        .filter_map(|end| end.daemon.as_ref())
-        .collect();
-    let a_before = netlink::counters(&hosts.a.netns, &tunnel.a.device)?;
-    let b_before = netlink::counters(&hosts.b.netns, &tunnel.b.device)?;
-    wait::until(
-        "the tunnel to carry packets both ways",
-        CARRY_LIMIT,
-        &daemons,
-        || {
-            let answered = netns::run_in(&hosts.a.netns, || knock(tunnel.a.ipv4, tunnel.b.ipv4))?;
-            let a = netlink::counters(&hosts.a.netns, &tunnel.a.device)?;
-            let b = netlink::counters(&hosts.b.netns, &tunnel.b.device)?;
-            let counted = a.sent > a_before.sent && a.received > a_before.received;
-            let counted = counted && b.received > b_before.received && b.sent > b_before.sent;
-            Ok((answered && counted).then_some(()))
-        },
-    )
-}
+    #[test]
+    fn every_vpn_has_a_row_and_its_name_is_the_serialised_one() {
+        for vpn in Vpn::ALL {
+            assert_eq!(adapter::row(vpn).source.name, vpn.name());
+            assert_eq!(vpn.name().parse(), Ok(vpn));
+            let written = serde_json::to_value(vpn).map_err(|error| error.to_string());
+            assert_eq!(written, Ok(Value::from(vpn.name())));
+        }
+        assert_eq!(Vpn::ALL.len(), sources::SOURCES.len());
+    }
 
-/// Sends a datagram to a closed port and waits a moment for the peer's "port unreachable".
-fn knock(from: Ipv4Addr, to: Ipv4Addr) -> Result<bool> {
-    /// The discard port; nothing in a fresh namespace listens there.
-    const PORT: u16 = 9;
-    let failed = || LabError::failed::<io::Error>("sending a probe to", to);
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(failed())?;
-    if socket.connect((to, PORT)).is_err() {
-        return Ok(false); // no route yet
+    #[test]
+    fn an_unknown_setting_is_named() {
+        for vpn in Vpn::ALL {
+            let mut spec = Spec::from(vpn);
+            assert_eq!(spec.check(), Ok(()), "{}", vpn.name());
+            spec.settings.insert("no_such_key".into(), Value::from(1));
+            let error = spec.check().expect_err("it is unknown");
+            assert!(error.contains("no_such_key"), "{error}");
+        }
     }
-    // The kernel chose this address with the route; on another device it would be another one.
-    if socket.local_addr().map_err(failed())?.ip() != SocketAddr::from((from, 0)).ip() {
-        return Ok(false);
-    }
-    socket
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .map_err(failed())?;
-    if socket.send(b"vpnbench").is_err() {
-        return Ok(false);
-    }
-    let answer = socket.recv(&mut [0; 16]);
-    Ok(answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }

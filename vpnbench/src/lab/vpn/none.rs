@@ -1,22 +1,31 @@
 //! The bare wire, as the reference every tunnel is compared with.
 
-use super::{End, Tunnel, Vpn};
-use crate::lab::hosts::{Host, Hosts};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::End;
+use super::adapter::Adapter;
+use super::job::Job;
+use crate::lab::error::Result;
 
 /// A "tunnel" whose devices and addresses are those of the wire.
-pub(super) fn start(hosts: &Hosts) -> Tunnel {
-    Tunnel {
-        vpn: Vpn::None,
-        a: end(&hosts.a),
-        b: end(&hosts.b),
-    }
-}
+pub(super) struct None;
 
-fn end(host: &Host) -> End {
-    End {
-        device: host.device.clone(),
-        ipv4: host.ipv4,
-        ipv6: host.ipv6,
-        daemon: None,
+/// There is nothing to set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Settings {}
+
+impl Adapter for None {
+    type Settings = Settings;
+
+    fn start(job: &mut Job<'_, '_>, _settings: &Settings) -> Result<Vec<End>> {
+        let ends = job.places.iter().map(|place| End {
+            device: place.host.device.clone(),
+            ipv4: Some(place.host.ipv4),
+            ipv6: place.host.ipv6,
+            daemon: Option::None,
+        });
+        Ok(ends.collect())
     }
 }
