@@ -13,6 +13,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vpns;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,12 @@ enum Task {
     Demo,
     /// Set up, check format, lints and structure, and run every test
     Test,
+    /// Install the VPNs of the lab that package registries offer, in pinned versions; safe to repeat
+    Vpns {
+        /// Which; all of them when none is named
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Measure what watching costs, with tcpdump beside it; wants an idle machine
     Bench,
     /// Check the structure: imports between stages, purity, sizes, unsafe code
@@ -55,6 +62,7 @@ fn main() -> ExitCode {
         Task::Build { release } => build::run(release),
         Task::Demo => demo::run(),
         Task::Test => test::run(),
+        Task::Vpns { names } => vpns::run(&names),
         Task::Bench => bench::run(),
         Task::Tidy => tidy::run(),
     };

@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: installs what is missing, or says what to install. Each step looks first,
 //! so repeating it is cheap and changes nothing.
 
-mod packages;
+pub(crate) mod packages;
 mod tools;
 
 use std::process::Command;

@@ -7,14 +7,14 @@ use crate::run;
 const INSTALL: [&str; 4] = ["install", "--yes", "--no-install-recommends", "--no-remove"];
 
 /// The machine's package manager.
-pub(super) struct Packages {
+pub(crate) struct Packages {
     has_apt: bool,
     updated: bool,
 }
 
 impl Packages {
     /// Looks for apt.
-    pub(super) fn new() -> Packages {
+    pub(crate) fn new() -> Packages {
         Packages {
             has_apt: run::is_installed("apt-get"),
             updated: false,
@@ -22,7 +22,7 @@ impl Packages {
     }
 
     /// The command that installs these packages, where there is one.
-    pub(super) fn command(&self, packages: &[&str]) -> Option<String> {
+    pub(crate) fn command(&self, packages: &[&str]) -> Option<String> {
         let sudo = if run::is_root() { "" } else { "sudo " };
         let packages = packages.join(" ");
         self.has_apt.then(|| {
@@ -31,7 +31,7 @@ impl Packages {
     }
 
     /// Installs packages, all or none, if this user may; whether it worked.
-    pub(super) fn install(&mut self, packages: &[&str]) -> bool {
+    pub(crate) fn install(&mut self, packages: &[&str]) -> bool {
         if !self.has_apt || !run::is_root() {
             return false;
         }
