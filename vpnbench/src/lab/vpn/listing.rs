@@ -163,12 +163,12 @@ pub fn markdown() -> String {
         let ways: Vec<String> = source.ways.iter().map(describe).collect();
         let _ = writeln!(
             text,
-            "| [`{}`](#{}) | {} | {} | 2 to {} | {} |",
+            "| [`{}`](#{}) | {} | {} | {} | {} |",
             source.name,
             source.name,
             source.title,
             source.study.unwrap_or(""),
-            row.most_hosts,
+            if row.most_hosts > 2 { "2 or 3" } else { "2" },
             ways.join("; ")
         );
     }

@@ -233,8 +233,8 @@ pub const SOURCES: &[Source] = &[
             version: &["-v"],
         }],
         ways: &[Way::Nowhere {
-            why: "in no registry: not in Debian, not on crates.io or PyPI (API clients and a \
-                  userspace library only); take it from ZeroTier and put it into PATH",
+            why: "in no registry: no Debian package, no crate, and for Python only API clients and a \
+                  userspace library; take it from ZeroTier and put it into PATH",
         }],
         prefer_cached: false,
         quirks: &[
@@ -447,8 +447,8 @@ pub const SOURCES: &[Source] = &[
             version: &["version"],
         }],
         ways: &[Way::Nowhere {
-            why: "the Go module proxy does not serve the module, Debian has no package; build it \
-                  from its repository and put it into PATH",
+            why: "the Go module proxy does not serve the module, Debian has no package; put a \
+                  release of it into PATH",
         }],
         prefer_cached: false,
         quirks: &[
