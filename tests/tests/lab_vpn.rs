@@ -101,6 +101,7 @@ fn options(vpn: Spec, kind: TopologyKind) -> LabOptions {
         },
         wire: lab::WireSpec::default(),
         seed: 1,
+        sysctls: lab::Sysctls::default(),
         client_arguments: Vec::new(),
         logs: None,
     }

@@ -150,6 +150,7 @@ fn measure(
     place: &Place,
     outcome: &mut RunOutcome,
 ) -> std::result::Result<Option<Report>, ExecuteError> {
+    outcome.vpn_version.clone_from(&run.tunnel.version);
     let client = run
         .client()
         .map_err(LabError::failed("preparing", "the benchmark's client"))?;

@@ -26,7 +26,7 @@ pub use source::Source;
 pub use sysctls::Sysctls;
 pub use variation::{AblationSection, Axis, MatrixSection, Switch};
 
-use super::{Bench, LabOptions, Topology, Vpn, WireSpec};
+use super::{Bench, LabOptions, Topology, WireSpec, vpn};
 
 /// One experiment. Every key has a default, so that an empty file is the bare wire under TCP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,7 +43,7 @@ pub struct Scenario {
     /// What joins them, and the impairment on the way.
     pub wire: WireSpec,
     /// The tunnel.
-    pub vpn: VpnSection,
+    pub vpn: vpn::Spec,
     /// The benchmark.
     pub benchmark: BenchmarkSection,
     /// Sysctls of the hosts' namespaces.
@@ -56,15 +56,6 @@ pub struct Scenario {
     pub matrix: MatrixSection,
     /// What `lab ablate` switches.
     pub ablation: AblationSection,
-}
-
-/// `[vpn]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
-pub struct VpnSection {
-    /// Which.
-    #[schemars(with = "String")]
-    pub name: Vpn,
 }
 
 /// `[benchmark]`
@@ -119,7 +110,7 @@ impl Default for Scenario {
             seed: 1,
             topology: Topology::default(),
             wire: WireSpec::default(),
-            vpn: VpnSection::default(),
+            vpn: vpn::Spec::default(),
             benchmark: BenchmarkSection::default(),
             sysctls: Sysctls::default(),
             run: RunSection::default(),
@@ -127,12 +118,6 @@ impl Default for Scenario {
             matrix: MatrixSection::default(),
             ablation: AblationSection::default(),
         }
-    }
-}
-
-impl Default for VpnSection {
-    fn default() -> VpnSection {
-        VpnSection { name: Vpn::None }
     }
 }
 
@@ -219,6 +204,8 @@ impl Scenario {
             let message = format!("there is no such host; there are: {}", labels.join(", "));
             return Err(Invalid::new(format!("sysctls.{host}"), message));
         }
+        let vpn = self.vpn.check();
+        vpn.map_err(|message| Invalid::new("vpn.settings", message))?;
         self.sysctls.check()?;
         self.expect.check()?;
         self.matrix.axes()?;
@@ -234,7 +221,7 @@ impl Scenario {
     #[must_use]
     pub fn options(&self, logs: Option<PathBuf>) -> LabOptions {
         LabOptions {
-            vpn: self.vpn.name,
+            vpn: self.vpn.clone(),
             bench: self.benchmark.name,
             duration: self.benchmark.duration,
             topology: self.topology.clone(),
