@@ -138,7 +138,13 @@ fn is_seen_at_work(vpn: Vpn) -> Outcome {
     let folder = tempfile::tempdir()?;
     let output = binary::vpnbench()
         .args(["lab", "run", "--vpn", vpn.name(), "--bench", "tcp"])
-        .args(["--duration", "1s", "--report", "json", "--output"])
+        .args([
+            "--set",
+            "benchmark.duration=1s",
+            "--report",
+            "json",
+            "--output",
+        ])
         .arg(folder.path())
         .output()?;
     let errors = String::from_utf8_lossy(&output.stderr);

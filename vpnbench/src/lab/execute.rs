@@ -15,7 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use super::error::{LabError, Result};
 use super::outcome::{RunOutcome, Status, write_json};
 use super::scenario::Scenario;
-use super::{Run, signals, wait};
+use super::{Run, Vpn, signals, wait};
 use crate::probe::discover::Selector;
 use crate::probe::netns::NetnsSpec;
 use crate::record::{self, Outcome, Reason, RecordError, Request};
@@ -183,7 +183,9 @@ fn request(execution: &Execution<'_>, scenario: &Scenario, run: &Run, output: Pa
     let ends = [&run.tunnel.a, &run.tunnel.b];
     Request {
         selector: Selector {
-            tun: Some(ends.map(|end| end.device.as_str()).join(",")),
+            // Without a tunnel, the way to the benchmark's destination is what is watched.
+            tun: (run.tunnel.vpn != Vpn::None)
+                .then(|| ends.map(|end| end.device.as_str()).join(",")),
             netns: [&run.hosts.a, &run.hosts.b]
                 .map(|host| NetnsSpec::Path(host.netns.clone()))
                 .to_vec(),

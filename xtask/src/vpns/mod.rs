@@ -123,7 +123,7 @@ impl Installer {
                 .output();
             output.is_ok_and(|output| output.stdout == b"installed")
         };
-        if packages.iter().all(|package| is_there(package)) {
+        if packages.iter().all(is_there) {
             return Ok(Outcome::There);
         }
         if self.packages.install(packages) {
