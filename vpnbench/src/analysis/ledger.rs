@@ -167,6 +167,8 @@ pub struct Account {
     pub duplicated: Amount,
     /// Came out without having gone in.
     pub originated: Amount,
+    /// Came out of a queue without having been seen going in: an event is missing.
+    pub appeared: Amount,
     /// Inside at the end.
     pub inside: Amount,
     /// Given up for lack of room.
@@ -174,11 +176,30 @@ pub struct Account {
 }
 
 impl Account {
+    /// Takes packets out of the book that were for the daemon itself: they came in, and nothing had to
+    /// come out. Only as many as are missing; the others turned out to be data.
+    pub fn consume(&mut self, own: Amount) {
+        let segments = own.segments.min(self.lost.segments);
+        if segments > 0 {
+            let bytes = own.bytes.min(self.lost.bytes);
+            let units = own.units.min(self.lost.units);
+            for sum in [&mut self.lost, &mut self.entered] {
+                sum.segments -= segments;
+                sum.units -= units.min(sum.units);
+                sum.bytes -= bytes.min(sum.bytes);
+            }
+        }
+    }
+
     /// The row of a stage.
     #[must_use]
     pub fn row(&self, stage: Stage, direction: &str, method: &str) -> LedgerStage {
         let lost = self.lost.plus(self.dropped);
-        let out = self.left.plus(self.duplicated).plus(self.originated);
+        let out = self
+            .left
+            .plus(self.duplicated)
+            .plus(self.originated)
+            .plus(self.appeared);
         let came = self.entered.segments + self.duplicated.segments + self.originated.segments;
         let went = out.segments + lost.segments + self.inside.segments;
         LedgerStage {

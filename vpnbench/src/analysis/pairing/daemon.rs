@@ -4,16 +4,18 @@
 //!
 //! * **Thread.** A daemon that sends a packet from the thread that read it, before it reads on, pairs
 //!   each send with its own last burst of reads. What of that burst is left when the thread reads again
-//!   was not sent. This holds for a daemon if nearly all of its sends follow a read of the same thread.
-//! * **Order.** Otherwise (worker threads, queues in the daemon) packets are taken to leave in the order
+//!   was not sent.
+//! * **Order.** Otherwise (delays, worker threads, queues in the daemon) packets are taken to leave in the order
 //!   they came, which all WireGuard implementations ensure per peer.
 //! * **Size.** Encapsulation adds a nearly constant number of bytes. The range is learned from the first
 //!   packets; a packet of another size is another packet. This skips what was lost and what the daemon
 //!   made itself.
 //!
+//! Both are tried on every packet. The wrong one leaves packets over on both sides: lost, and made by the
+//! daemon. Where both ends of a tunnel are seen, the far end says how many pairs of each were right.
+//!
 //! Order cannot tell packets of one size apart: after a loss inside the daemon the counts stay right
-//! and the pairs shift, until the queue runs empty. Where both ends of a tunnel are seen, the far end
-//! says how many pairs were right, and measures the time without this pairing.
+//! and the pairs shift, until the queue runs empty.
 
 use std::collections::VecDeque;
 
@@ -38,8 +40,8 @@ const DIFFERENCE_MAX: i64 = 256;
 const LEARNED_FROM: u32 = 64;
 /// Room beside the learned range: padding to 16 bytes.
 const PADDING: i64 = 16;
-/// Sends from which it is judged whether they follow reads of their thread.
-const UNDECIDED: u32 = 32;
+/// Packets the far end must have checked before its word decides between the rules.
+const CHECKED_LEAST: u64 = 64;
 /// Threads remembered.
 const THREADS_MAX: usize = 4096;
 
@@ -72,22 +74,123 @@ struct Lane {
     sent: bool,
 }
 
-/// One daemon in one direction.
-#[derive(Debug, Default)]
+/// How packets are paired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rule {
+    /// With the last burst of reads of the same thread.
+    #[default]
+    Thread = 0,
+    /// In the order they came.
+    Order = 1,
+}
+
+/// Both rules.
+pub const RULES: [Rule; 2] = [Rule::Thread, Rule::Order];
+
+/// One daemon in one direction, under both rules.
+#[derive(Debug)]
 pub struct Daemon {
+    books: [Book; 2],
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        let book = |rule| Book {
+            rule,
+            ..Book::default()
+        };
+        Daemon {
+            books: RULES.map(book),
+        }
+    }
+}
+
+impl Daemon {
+    /// A packet goes in.
+    pub fn enter(&mut self, now_ns: u64, tid: u32, unit: u64, shape: Shape) {
+        for book in &mut self.books {
+            book.enter(now_ns, tid, unit, shape);
+        }
+    }
+
+    /// A packet comes out; what went in for it goes to `pairs`, by rule. Returns the segments that
+    /// nothing went in for, even if only the order counts.
+    pub fn leave(
+        &mut self,
+        now_ns: u64,
+        tid: u32,
+        shape: Shape,
+        pairs: &mut [Vec<Pair>; 2],
+    ) -> u32 {
+        let mut rest = 0;
+        for (book, pairs) in self.books.iter_mut().zip(pairs) {
+            pairs.clear();
+            rest = book.leave(now_ns, tid, shape, pairs);
+        }
+        rest
+    }
+
+    /// A packet that the daemon made itself comes out.
+    pub fn leave_own(&mut self, segments: u32, bytes: u32) {
+        for book in &mut self.books {
+            book.originated.add(segments, bytes);
+        }
+    }
+
+    /// The book of a rule.
+    #[must_use]
+    pub fn book(&self, rule: Rule) -> &Book {
+        &self.books[rule as usize]
+    }
+
+    /// The book that counts, to close it.
+    #[must_use]
+    pub fn into_book_of_counts(self) -> Book {
+        let rule = self.complete();
+        let [thread, order] = self.books;
+        if rule == Rule::Thread { thread } else { order }
+    }
+
+    /// The rule for times. `confirmed` has how many of `checked` pairs the far end confirmed, by rule; if
+    /// that does not decide, the rule for counts.
+    #[must_use]
+    pub fn better(&self, confirmed: [u64; 2], checked: u64) -> Rule {
+        let [by_thread, by_order] = confirmed;
+        if checked >= CHECKED_LEAST && by_thread.abs_diff(by_order) * 50 > checked {
+            return if by_thread > by_order {
+                Rule::Thread
+            } else {
+                Rule::Order
+            };
+        }
+        self.complete()
+    }
+
+    /// The rule for counts: the one that leaves fewer packets over on both sides, the thread if both do
+    /// equally.
+    #[must_use]
+    pub fn complete(&self) -> Rule {
+        let [thread, order] = &self.books;
+        if thread.over() <= order.over() {
+            Rule::Thread
+        } else {
+            Rule::Order
+        }
+    }
+}
+
+/// The book of one daemon in one direction under one rule.
+#[derive(Debug, Default)]
+pub struct Book {
+    rule: Rule,
     pending: VecDeque<Pending>,
     base: u64,
     lanes: FxHashMap<u32, Lane>,
-    by_thread: bool,
-    follows: u32,
-    other: u32,
     differences: FxHashMap<i64, u32>,
     learned: Option<(i64, i64)>,
     matched: u32,
     left_so_far: u64,
     slowest_ns: u64,
-    /// Segments paired by thread.
-    pub paired_by_thread: u64,
     /// Went in.
     pub entered: Amount,
     /// Came out and paired with what went in.
@@ -102,9 +205,14 @@ pub struct Daemon {
     pub backlog: Backlog,
 }
 
-impl Daemon {
-    /// A packet goes in.
-    pub fn enter(&mut self, now_ns: u64, tid: u32, unit: u64, shape: Shape) {
+impl Book {
+    /// Segments without a partner on either side.
+    #[must_use]
+    pub fn over(&self) -> u64 {
+        self.entered.segments.saturating_sub(self.left.segments) + self.originated.segments
+    }
+
+    fn enter(&mut self, now_ns: u64, tid: u32, unit: u64, shape: Shape) {
         let bytes = shape.bytes();
         self.entered.add(shape.segments, bytes);
         self.backlog.come(now_ns, shape.segments, bytes);
@@ -115,7 +223,7 @@ impl Daemon {
         let lane = self.lanes.entry(tid).or_default();
         if std::mem::take(&mut lane.sent) {
             let burst = std::mem::take(&mut lane.burst);
-            if self.by_thread {
+            if self.rule == Rule::Thread {
                 for number in burst {
                     self.lose(number);
                 }
@@ -137,21 +245,17 @@ impl Daemon {
         self.expire(now_ns);
     }
 
-    /// A packet comes out; what went in for it goes to `pairs`. Returns the segments nothing went in for.
-    pub fn leave(&mut self, now_ns: u64, tid: u32, shape: Shape, pairs: &mut Vec<Pair>) -> u32 {
+    fn leave(&mut self, now_ns: u64, tid: u32, shape: Shape, pairs: &mut Vec<Pair>) -> u32 {
         let mut done = 0;
-        let follows = self.follows_read(tid, shape);
-        self.weigh(follows);
         while done < shape.segments {
             let size = if done + 1 == shape.segments {
                 shape.last
             } else {
                 shape.segment
             };
-            let at = if follows && (self.by_thread || self.undecided()) {
-                self.in_burst(tid, size)
-            } else {
-                self.in_order(size)
+            let at = match self.rule {
+                Rule::Thread => self.in_burst(tid, size),
+                Rule::Order => self.in_order(size),
             };
             let Some(at) = at else { break };
             let wanted = shape.segments - done;
@@ -175,11 +279,6 @@ impl Daemon {
         rest
     }
 
-    /// A packet that the daemon made itself comes out.
-    pub fn leave_own(&mut self, segments: u32, bytes: u32) {
-        self.originated.add(segments, bytes);
-    }
-
     fn pair(
         &mut self,
         now_ns: u64,
@@ -189,7 +288,6 @@ impl Daemon {
         pairs: &mut Vec<Pair>,
     ) -> u32 {
         let few = self.pending.len() <= 2;
-        let by_thread = self.by_thread;
         let Some(one) = self.pending.get_mut(at) else {
             return 0;
         };
@@ -205,7 +303,6 @@ impl Daemon {
         pairs.push(pair);
         self.slowest_ns = self.slowest_ns.max(now_ns.saturating_sub(pair.entered_ns));
         self.backlog.go(taken, bytes);
-        self.paired_by_thread += u64::from(if by_thread { taken } else { 0 });
         if few && self.learned.is_none() {
             self.learn(i64::from(size) - i64::from(next));
         }
@@ -234,43 +331,6 @@ impl Daemon {
         let difference = i64::from(left) - i64::from(entered);
         let (least, most) = self.learned.unwrap_or((-DIFFERENCE_MAX, DIFFERENCE_MAX));
         difference >= least && difference <= most
-    }
-
-    /// Whether a send can belong to what the same thread has just read.
-    fn follows_read(&mut self, tid: u32, shape: Shape) -> bool {
-        let first = if shape.segments > 1 {
-            shape.segment
-        } else {
-            shape.last
-        };
-        self.in_burst(tid, first).is_some()
-    }
-
-    /// Whether too little has been seen to say how this daemon works.
-    fn undecided(&self) -> bool {
-        self.follows + self.other < UNDECIDED
-    }
-
-    fn weigh(&mut self, follows: bool) {
-        if follows {
-            self.follows += 1;
-        } else {
-            self.other += 1;
-        }
-        let sum = self.follows + self.other;
-        if self.undecided() {
-            return;
-        }
-        let share = f64::from(self.follows) / f64::from(sum);
-        self.by_thread = if self.by_thread {
-            share > 0.9
-        } else {
-            share > 0.98
-        };
-        if sum > 1024 {
-            self.follows /= 2;
-            self.other /= 2;
-        }
     }
 
     fn in_burst(&self, tid: u32, size: u32) -> Option<usize> {
@@ -367,14 +427,15 @@ impl Daemon {
         let paired_in = 2 * self.left.segments >= self.entered.segments;
         out == 0 || paired_out && (paired_in || self.lost.segments < self.entered.segments)
     }
+}
 
-    /// Method of most pairs.
+impl Rule {
+    /// Name in reports.
     #[must_use]
-    pub fn method(&self) -> &'static str {
-        if 2 * self.paired_by_thread > self.left.segments {
-            "thread"
-        } else {
-            "order-and-size"
+    pub const fn name(self) -> &'static str {
+        match self {
+            Rule::Thread => "thread",
+            Rule::Order => "order-and-size",
         }
     }
 }
@@ -397,6 +458,23 @@ impl Shape {
             segment: bytes,
             last: bytes,
             segments: 1,
+        }
+    }
+
+    /// `bytes` in `segments` of about equal size, each with its own copy of the `headers`, where no more
+    /// is known.
+    #[must_use]
+    pub const fn of(bytes: u32, segments: u32, headers: u32) -> Shape {
+        if segments <= 1 {
+            return Shape::one(bytes);
+        }
+        let payload = bytes.saturating_sub(headers);
+        let size = payload.div_ceil(segments);
+        let last = payload.saturating_sub(size * (segments - 1));
+        Shape {
+            segment: headers + size,
+            last: headers + last,
+            segments,
         }
     }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::daemon::Daemon;
+use super::daemon::{Book, Rule};
 use super::host::{Host, Queue};
 use super::journeys::Waterfall;
 use super::transit::{Flow, Sums};
+use super::units::Units;
 use super::{Between, Pairing};
 use crate::analysis::ledger::structure::Fates;
 use crate::analysis::ledger::{self, Account, EndToEnd, Ledger, LedgerStage, Loss, LossStructure};
@@ -26,6 +27,11 @@ pub struct Output {
     pub waterfalls: Vec<Waterfall>,
 }
 
+/// Confidence below which another way of measuring is looked for.
+const SURE: f64 = 0.95;
+/// Confidence below which times are not reported.
+const GUESSED: f64 = 0.5;
+
 type Ends = (u16, u16);
 
 /// Everything that is known at the end, by direction.
@@ -35,6 +41,8 @@ struct Closing<'a> {
     between: BTreeMap<Ends, Between>,
     wire: BTreeMap<Ends, Sums>,
     inner: BTreeMap<Ends, Sums>,
+    units: Units,
+    now_ns: u64,
     output: Output,
     problems: Vec<Problem>,
 }
@@ -63,9 +71,6 @@ impl Pairing {
                 queue.finish(now);
             }
             host.socket.finish(now);
-            let arrived = |unit| units.get(unit).is_some_and(|unit| unit.arrived);
-            host.send_inside = host.send.finish(now, arrived);
-            host.receive_inside = host.receive.finish(now, |_| false);
         }
         let seen: Vec<(u32, u64, u64)> = self
             .hosts
@@ -80,6 +85,8 @@ impl Pairing {
             between: self.between.into_iter().collect(),
             wire: BTreeMap::new(),
             inner: BTreeMap::new(),
+            units,
+            now_ns: now,
             output: Output::default(),
             problems: Vec::new(),
         };
@@ -267,38 +274,61 @@ impl Closing<'_> {
         let host = &mut self.hosts[sender as usize];
         let daemon = std::mem::take(&mut host.send);
         let delays = std::mem::take(&mut host.send_delays);
-        let (inside, in_kernel) = (host.send_inside, host.in_kernel);
+        let in_kernel = host.in_kernel;
         // Without an outer device to watch, nothing is known of what the daemon sends.
-        if daemon.entered.units == 0 || !self.has_outer_device(sender) {
+        let entered = daemon.book(Rule::Order).entered.units;
+        if entered == 0 || !self.has_outer_device(sender) {
             return;
         }
         let ends = receiver.map(|receiver| (sender, receiver));
         let far = ends
             .and_then(|ends| self.between.remove(&ends))
             .unwrap_or_default();
-        let mut account = daemon.account(inside);
+        let rule = daemon.better(far.confirmed, far.checked);
+        let mut book = daemon.into_book_of_counts();
+        let units = &self.units;
+        let mut inside = book.finish(self.now_ns, |unit| {
+            units.get(unit).is_some_and(|unit| unit.arrived)
+        });
+        if let Some(sums) = ends.and_then(|ends| self.inner.get(&ends)) {
+            // No more can be inside this daemon than is on its way at all.
+            let segments = inside.segments.min(sums.inside.segments);
+            book.lost.segments += inside.segments - segments;
+            inside.segments = segments;
+        }
+        let mut account = book.account(inside);
         if let Some(ends) = ends {
             self.repeated(ends, &mut account);
         }
-        let far_is_better = daemon.method() != "thread"
-            && 2 * far.daemon_send.packets() > daemon.left.segments
-            && receiver
-                .is_some_and(|receiver| self.hosts[receiver as usize].receive.method() == "thread");
+        let share = |part: u64| (far.checked > 0).then(|| part as f64 / far.checked as f64);
+        let confidence = share(far.confirmed[rule as usize]);
+        let far_is_better = confidence.is_some_and(|sure| sure < SURE)
+            && 2 * far.daemon_send.packets() > book.left.segments
+            && receiver.is_some_and(|receiver| self.pairs_all(receiver));
         let (delays, method) = if far_is_better {
             (&far.daemon_send, "far-end")
         } else {
-            (&delays, daemon.method())
+            (&delays[rule as usize], rule.name())
         };
         let start = self.context.start.clock.monotonic_ns;
         let mut row = delays.row(Stage::DaemonSend, direction, start);
-        row.confidence = (far.checked > 0).then(|| far.confirmed as f64 / far.checked as f64);
+        row.confidence = if far_is_better { None } else { confidence };
         if in_kernel {
             row.from = "tun.tx".to_owned();
         }
-        self.daemon(Stage::DaemonSend, row, method, &daemon, &account, sender);
+        self.daemon(Stage::DaemonSend, row, method, &book, &account, sender);
         if let Some(ends) = ends {
             self.between.insert(ends, far);
         }
+    }
+
+    /// Whether the receiver's daemon passes on (nearly) all that comes in, so that its pairs are right
+    /// under either rule.
+    fn pairs_all(&self, receiver: u16) -> bool {
+        let daemon = &self.hosts[receiver as usize].receive;
+        let rule = daemon.complete();
+        let book = daemon.book(rule);
+        rule == Rule::Thread || book.over() * 1000 <= book.entered.segments
     }
 
     fn has_outer_device(&self, host: u16) -> bool {
@@ -335,29 +365,30 @@ impl Closing<'_> {
         let host = &mut self.hosts[receiver as usize];
         let daemon = std::mem::take(&mut host.receive);
         let delays = std::mem::take(&mut host.receive_delays);
-        let (inside, without_recv) = (host.receive_inside, host.without_recv);
-        if daemon.entered.units == 0 {
+        let (own, without_recv) = (host.receive_own, host.without_recv);
+        let wireguard = host.wireguard;
+        let rule = daemon.better([0; 2], 0);
+        let mut book = daemon.into_book_of_counts();
+        let inside = book.finish(self.now_ns, |_| false);
+        if book.entered.units == 0 {
             return;
         }
-        let mut account = daemon.account(inside);
-        if sender.is_none() && !host.wireguard {
-            // Control packets of the peer cannot be told from lost ones.
+        let mut account = book.account(inside);
+        account.consume(own);
+        if sender.is_none() && !wireguard {
+            // Control packets of a peer that is not seen cannot be told from lost ones.
             account.lost = super::amount::Amount::default();
         }
         let start = self.context.start.clock.monotonic_ns;
-        let mut row = delays.row(Stage::DaemonReceive, direction, start);
+        let mut row = delays[rule as usize].row(Stage::DaemonReceive, direction, start);
         if without_recv {
             row.from = "outer.rx".to_owned();
         }
-        let far = sender.and_then(|sender| self.between.get(&(sender, receiver)));
-        row.confidence = far
-            .filter(|far| far.checked > 0)
-            .map(|far| far.confirmed as f64 / far.checked as f64);
         self.daemon(
             Stage::DaemonReceive,
             row,
-            daemon.method(),
-            &daemon,
+            rule.name(),
+            &book,
             &account,
             receiver,
         );
@@ -368,12 +399,22 @@ impl Closing<'_> {
         stage: Stage,
         row: StageTime,
         method: &str,
-        daemon: &Daemon,
+        daemon: &Book,
         account: &Account,
         host: u16,
     ) {
         let direction = row.direction.clone();
         if daemon.one_to_one() {
+            let guessed = row.confidence.is_some_and(|sure| sure < GUESSED);
+            if guessed {
+                let message = format!(
+                    "time in {} ({direction}) is not told: the far end shows that most of its packets were paired wrongly, as packets of one size were lost inside",
+                    stage.name()
+                );
+                self.problems.push(Problem::info("pairing", message));
+                self.push_account(stage, &direction, "ledger", account, host);
+                return;
+            }
             self.push_stage(row, method, Some(daemon.backlog), account);
             self.push_account(stage, &direction, "ledger", account, host);
             return;
@@ -474,7 +515,7 @@ impl Closing<'_> {
     }
 }
 
-impl Daemon {
+impl Book {
     fn account(&self, inside: super::amount::Amount) -> Account {
         Account {
             entered: self.entered,

@@ -6,10 +6,14 @@ use super::amount::Amount;
 use super::daemon::Daemon;
 use super::identity::Identity;
 use super::socket::Sockets;
+use super::units::Shape;
 use super::waiting::{Entry, Waiting};
 use super::{KEEPALIVE_BYTES, has_counter};
 use crate::analysis::ledger::Account;
 use crate::analysis::stages::{Delays, Stage};
+
+/// Places of reads remembered; a kernel has one or two.
+const READ_PLACES: usize = 8;
 
 /// A queue between two taps, with its times and its account.
 #[derive(Debug, Default)]
@@ -104,18 +108,19 @@ pub(crate) struct Host {
     pub(crate) without_recv: bool,
     /// Whether outer packets carry WireGuard counters.
     pub(crate) wireguard: bool,
+    /// Places in the kernel where reads of this host release their packets.
+    read_at: Vec<u64>,
     pub(crate) tun_qdisc: Queue,
     pub(crate) tun_queue: Queue,
     pub(crate) outer_qdisc: Queue,
     pub(crate) to_tcp: Queue,
     pub(crate) socket: Sockets,
     pub(crate) send: Daemon,
-    pub(crate) send_delays: Delays,
-    /// Inside the daemon at the end.
-    pub(crate) send_inside: Amount,
+    pub(crate) send_delays: [Delays; 2],
     pub(crate) receive: Daemon,
-    pub(crate) receive_delays: Delays,
-    pub(crate) receive_inside: Amount,
+    pub(crate) receive_delays: [Delays; 2],
+    /// What came in and is the peer's own: not an inner packet, so nothing comes out for it.
+    pub(crate) receive_own: Amount,
     /// Fragments sent and received on outer devices.
     pub(crate) fragments: (u64, u64),
 }
@@ -128,17 +133,17 @@ impl Host {
             in_kernel: false,
             without_recv: false,
             wireguard: false,
+            read_at: Vec::new(),
             tun_qdisc: Queue::default(),
             tun_queue: Queue::default(),
             outer_qdisc: Queue::default(),
             to_tcp: Queue::default(),
             socket: Sockets::default(),
             send: Daemon::default(),
-            send_delays: Delays::default(),
-            send_inside: Amount::default(),
+            send_delays: Default::default(),
             receive: Daemon::default(),
-            receive_delays: Delays::default(),
-            receive_inside: Amount::default(),
+            receive_delays: Default::default(),
+            receive_own: Amount::default(),
             fragments: (0, 0),
         }
     }
@@ -152,6 +157,30 @@ impl Host {
         } else {
             self.wireguard && packet.ip_proto == 17
         }
+    }
+
+    /// An outer packet is in the daemon's hands. WireGuard's own packets are known for sure and stay
+    /// out; another daemon's may be data that was sent twice, and are only counted.
+    pub(crate) fn enter_receive(&mut self, now: u64, tid: u32, unit: u64, shape: Shape, own: bool) {
+        if own && self.wireguard {
+            return;
+        }
+        if own {
+            self.receive_own.add(shape.segments, shape.bytes());
+        }
+        self.receive.enter(now, tid, unit, shape);
+    }
+
+    /// A packet that waited in the TUN ring was released here: that is what a read looks like.
+    pub(crate) fn learn_read(&mut self, location: u64) {
+        if location != 0 && !self.read_at.contains(&location) && self.read_at.len() < READ_PLACES {
+            self.read_at.push(location);
+        }
+    }
+
+    /// Whether a release at this place is a read.
+    pub(crate) fn is_read(&self, location: u64) -> bool {
+        self.read_at.contains(&location)
     }
 
     /// A segment reached its TCP socket.

@@ -26,6 +26,8 @@ mod host;
 pub mod identity;
 pub mod journeys;
 mod socket;
+#[cfg(test)]
+mod tests;
 pub mod transit;
 pub mod units;
 mod waiting;
@@ -48,6 +50,8 @@ use waiting::Entry;
 
 /// Hosts (namespaces) kept.
 const HOSTS_MAX: usize = 256;
+/// Headers of an inner packet of which only the length is known: IPv4, TCP and its timestamps.
+const HEADERS: u32 = 52;
 /// Payload of a WireGuard keepalive: header and tag around nothing (whitepaper section 5.4.6).
 const KEEPALIVE_BYTES: u32 = 32;
 
@@ -73,7 +77,7 @@ pub struct Pairing {
     journeys: Journeys,
     hits: Vec<Hit>,
     closed: Vec<Closed>,
-    pairs: Vec<daemon::Pair>,
+    pairs: [Vec<daemon::Pair>; 2],
     elsewhere: amount::Amount,
     uncounted: u64,
     last_ns: u64,
@@ -87,7 +91,7 @@ pub(crate) struct Between {
     /// `tun.read` to `outer.queue`, through the far end.
     pub(crate) daemon_send: Delays,
     /// Pairs of the sender's daemon that the far end confirmed, and all it could check.
-    pub(crate) confirmed: u64,
+    pub(crate) confirmed: [u64; 2],
     pub(crate) checked: u64,
 }
 
@@ -217,15 +221,31 @@ impl Pairing {
         };
         let now = taken.header.time_ns;
         let one = &mut self.hosts[host as usize];
-        let Some(entry) = one.tun_queue.go_address(taken.skb, now) else {
+        let mut shape = Shape::of(taken.len, u32::from(taken.gso_segs.max(1)), HEADERS);
+        let number = if let Some(entry) = one.tun_queue.go_address(taken.skb, now) {
+            one.learn_read(taken.location);
+            if let Some(unit) = self.inner.get_mut(entry.unit) {
+                unit.times[2] = now;
+                shape = unit.shape;
+            }
+            entry.unit
+        } else if one.is_read(taken.location) {
+            // Read without having been seen on its way into the queue.
+            one.tun_queue
+                .account
+                .appeared
+                .add(shape.segments, taken.len);
+            let unit = Unit {
+                times: [0, 0, now, 0],
+                host,
+                shape,
+                ..Unit::default()
+            };
+            self.inner.push(unit)
+        } else {
             return false;
         };
-        let mut shape = Shape::one(taken.len);
-        if let Some(unit) = self.inner.get_mut(entry.unit) {
-            unit.times[2] = now;
-            shape = unit.shape;
-        }
-        one.send.enter(now, taken.header.tid, entry.unit, shape);
+        one.send.enter(now, taken.header.tid, number, shape);
         true
     }
 
@@ -240,7 +260,6 @@ impl Pairing {
         };
         let one = &mut self.hosts[host as usize];
         if one.has_tunnel {
-            self.pairs.clear();
             unit.own = one.is_own(packet);
             if unit.own {
                 one.send.leave_own(packet.segments(), shape.bytes());
@@ -248,9 +267,12 @@ impl Pairing {
                 let tid = packet.header.tid;
                 let rest = one.send.leave(now, tid, shape, &mut self.pairs);
                 unit.own = rest == shape.segments;
-                unit.inner = self.pairs.first().map_or(0, |pair| pair.unit);
-                for pair in &self.pairs {
-                    one.send_delays.record(pair.entered_ns, now, pair.segments);
+                for (rule, pairs) in self.pairs.iter().enumerate() {
+                    let ends = pairs.first().zip(pairs.last());
+                    unit.inner[rule] = ends.map_or((0, 0), |(first, last)| (first.unit, last.unit));
+                    for pair in pairs {
+                        one.send_delays[rule].record(pair.entered_ns, now, pair.segments);
+                    }
                 }
             }
         }
@@ -325,9 +347,7 @@ impl Pairing {
         } else if packet.is_later_fragment() || packet.ip_proto != 17 && !one.without_recv {
             // The first fragment stands for the datagram; streams have no datagrams.
         } else if one.without_recv {
-            if !own {
-                one.receive.enter(now, 0, number, unit.shape);
-            }
+            one.enter_receive(now, 0, number, unit.shape, own);
         } else {
             one.socket.come(packet, number);
         }
@@ -353,19 +373,12 @@ impl Pairing {
                 }
             }
         }
-        own |= one.wireguard && taken.len == KEEPALIVE_BYTES;
         if taken.gso_segs > 1 && shape.segments == 1 {
-            let segments = u32::from(taken.gso_segs);
-            let segment = taken.len.div_ceil(segments);
-            shape = Shape {
-                segment,
-                last: taken.len.saturating_sub(segment * (segments - 1)),
-                segments,
-            };
+            shape = Shape::of(taken.len, u32::from(taken.gso_segs), 0);
         }
-        if one.has_tunnel && taken.ip_proto == 17 && !(own || one.wireguard && handshake(taken.len))
-        {
-            one.receive.enter(now, taken.header.tid, number, shape);
+        let control = one.wireguard && (taken.len == KEEPALIVE_BYTES || handshake(taken.len));
+        if one.has_tunnel && taken.ip_proto == 17 {
+            one.enter_receive(now, taken.header.tid, number, shape, own || control);
         }
     }
 
@@ -373,14 +386,15 @@ impl Pairing {
         let now = packet.header.time_ns;
         let one = &mut self.hosts[host as usize];
         one.has_tunnel = true;
-        self.pairs.clear();
         let tid = if one.in_kernel { 0 } else { packet.header.tid };
         one.receive
             .leave(now, tid, inner_shape(packet), &mut self.pairs);
-        for pair in &self.pairs {
-            one.receive_delays
-                .record(pair.entered_ns, now, pair.segments);
+        for (delays, pairs) in one.receive_delays.iter_mut().zip(&self.pairs) {
+            for pair in pairs {
+                delays.record(pair.entered_ns, now, pair.segments);
+            }
         }
+        let rule = one.receive.better([0; 2], 0);
         if packet.ip_proto == 6 && packet.tcp_flags & 0x7 == 0 {
             one.to_tcp.come(packet.skb, Entry::new(packet, 0, id));
         }
@@ -388,8 +402,7 @@ impl Pairing {
         if let Some(id) = &id {
             self.tunnel.arrive(host, packet, id, &mut self.hits);
         }
-        let outer = self
-            .pairs
+        let outer = self.pairs[rule as usize]
             .first()
             .and_then(|pair| self.outer.get(pair.unit))
             .copied();
@@ -415,9 +428,11 @@ impl Pairing {
                     .daemon_send
                     .record(inner.times[2], outer.times[0], fresh);
             }
-            if outer.inner != 0 {
+            if outer.inner != [(0, 0); 2] {
                 between.checked += 1;
-                between.confirmed += u64::from(outer.inner == hit.unit);
+                for (confirmed, inner) in between.confirmed.iter_mut().zip(outer.inner) {
+                    *confirmed += u64::from((inner.0..=inner.1).contains(&hit.unit));
+                }
             }
             journey.add_outer(&inner, &outer, now);
         }
@@ -437,7 +452,7 @@ impl Pairing {
     }
 
     fn drop(&mut self, drop: &event::Drop) {
-        let Some(host) = self.host(drop.netns) else {
+        let Some(host) = self.by_netns.get(&drop.netns).copied() else {
             return;
         };
         let now = drop.header.time_ns;

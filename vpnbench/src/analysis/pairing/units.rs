@@ -10,8 +10,9 @@ const UNITS_MAX: usize = 1 << 18;
 pub struct Unit {
     /// Inner: `tun.queue`, `tun.tx`, `tun.read`. Outer: `outer.queue`, `outer.tx`, `outer.rx`, `outer.recv`.
     pub times: [u64; 4],
-    /// Outer: the inner unit the daemon is thought to have put into it; 0 unknown.
-    pub inner: u64,
+    /// Outer: the first and last inner unit the daemon is thought to have put into it, by rule; 0
+    /// unknown.
+    pub inner: [(u64, u64); 2],
     /// Host it left from.
     pub host: u16,
     /// Outer: made by the daemon itself (handshake, keepalive, control), not for an inner packet.
