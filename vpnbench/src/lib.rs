@@ -9,4 +9,5 @@ pub mod lab;
 pub mod probe;
 pub mod record;
 pub mod report;
+pub mod study;
 pub mod trace;

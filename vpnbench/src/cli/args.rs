@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::lab::LabArgs;
+use super::study::StudyArgs;
 use super::values::{
     self, Buffer, Destination, OuterSelector, ProbeChoice, parse_buffer, parse_duration,
     parse_keep_payload,
@@ -72,6 +73,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Reproduce: topologies, impairment, daemons and benchmarks on this machine
     Lab(LabArgs),
+    /// Audit a folder of benchmark results before believing it
+    Study(StudyArgs),
     /// Print shell completions
     Completions {
         /// Shell

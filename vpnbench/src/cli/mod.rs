@@ -11,6 +11,7 @@ mod live;
 mod logger;
 mod offline;
 mod output;
+pub mod study;
 pub mod values;
 pub mod vpns;
 
@@ -124,6 +125,7 @@ fn dispatch(command: Command, output: &mut Output) -> Result<ExitStatus, Failure
         Command::Record(args) => live::record(args, output),
         Command::Report(args) => offline::report(args, output),
         Command::Lab(args) => lab::run(args, output),
+        Command::Study(args) => study::run(&args, output),
         Command::Completions { shell } => offline::completions(shell, output),
         Command::Man { command } => offline::man(command.as_deref(), output),
         Command::Schema => offline::schema(output),

@@ -77,7 +77,7 @@ pub enum Align {
 /// Rows of cells under a heading.
 #[derive(Debug, Clone)]
 pub struct Table {
-    columns: Vec<(&'static str, Align)>,
+    columns: Vec<(String, Align)>,
     rows: Vec<Vec<String>>,
 }
 
@@ -89,9 +89,10 @@ const GAP: usize = 2;
 impl Table {
     /// An empty table.
     #[must_use]
-    pub fn new(columns: &[(&'static str, Align)]) -> Table {
+    pub fn new(columns: &[(&str, Align)]) -> Table {
+        let named = |(name, align): &(&str, Align)| ((*name).to_owned(), *align);
         Table {
-            columns: columns.to_vec(),
+            columns: columns.iter().map(named).collect(),
             rows: Vec::new(),
         }
     }
@@ -123,11 +124,7 @@ impl Table {
     /// When the writer fails.
     pub fn write_rows(&self, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
         let widths = self.widths(screen.width);
-        let heading: Vec<String> = self
-            .columns
-            .iter()
-            .map(|(name, _)| (*name).to_owned())
-            .collect();
+        let heading: Vec<String> = self.columns.iter().map(|(name, _)| name.clone()).collect();
         writeln!(out, "{}", screen.faint(&self.line(&heading, &widths)))?;
         for row in &self.rows {
             writeln!(out, "{}", self.line(row, &widths))?;
@@ -136,7 +133,7 @@ impl Table {
     }
 
     fn widths(&self, available: usize) -> Vec<usize> {
-        let natural = |(at, (name, _)): (usize, &(&str, Align))| {
+        let natural = |(at, (name, _)): (usize, &(String, Align))| {
             let cells = self
                 .rows
                 .iter()
