@@ -383,7 +383,7 @@ fn lab_runs() -> Outcome {
 }
 
 fn vpnbench(arguments: &[&str]) -> std::process::Output {
-    Command::new(binary::vpnbench())
+    binary::vpnbench()
         .args(arguments)
         .output()
         .expect("vpnbench runs")

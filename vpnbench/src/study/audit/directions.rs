@@ -32,7 +32,7 @@ fn rows<'a>(
 ) -> Vec<&'a Row> {
     study
         .rows_of(system, profile, "tcp", name)
-        .filter(|row| row.direction == direction && row.value > 0.0)
+        .filter(|row| row.direction == direction && !super::dead_flows::is_dead(study, row))
         .collect()
 }
 

@@ -96,7 +96,7 @@ fn single_and_parallel(study: &Study, system: &str, profile: &str) -> Option<Fin
         class: "audit-not-normalised".to_owned(),
         id: format!("audit-not-normalised:parallel/{system}/{profile}"),
         title: format!(
-            "{system} at {profile}: {} retransmissions become {} in parallel, but per flow and second they fall from {} to {}",
+            "{system} at {profile}: {} retransmissions become {} in parallel, but per flow and second they do not rise: {} and {}",
             number(count_single.round()),
             number(count_parallel),
             number(rate_single),
