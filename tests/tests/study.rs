@@ -12,12 +12,13 @@ use vpnbench::study::{self, Findings, claims, printed};
 use vpnbench_tests::binary;
 
 type Outcome = Result<(), Failed>;
+type Case = (&'static str, fn() -> Outcome);
 
 /// The published study's results, beside the project; nothing else depends on them.
 const PUBLISHED: &str = "../../shared/study/results-2025-12-18.tar.xz";
 
 fn main() -> ExitCode {
-    let cases: [(&'static str, fn() -> Outcome); 8] = [
+    let cases: [Case; 8] = [
         ("planted_mistakes_are_found_and_nothing_else", planted),
         ("damaged_files_are_named_and_left_out", damaged),
         ("another_campaign_of_the_same_layout", campaigns),
@@ -244,12 +245,12 @@ fn damaged() -> Outcome {
         .iter()
         .find(|table| table.id == "tcp.throughput")
         .expect("a table");
-    let foo = table
+    let row = table
         .rows
         .iter()
         .find(|row| row.system == "Foo")
         .expect("a row");
-    assert_eq!(foo.figures[0].plain, None, "nothing damaged is averaged");
+    assert_eq!(row.figures[0].plain, None, "nothing damaged is averaged");
     // A sparse file is as large as any, and is not read.
     let large = tree.path().join("Foo/baseline/2_cy/ping.json");
     let file = fs::File::create(&large).expect("a file");
