@@ -5,6 +5,7 @@
 //! No analysis reads a clock, a file, the environment or the network.
 
 pub mod address;
+pub mod benchmark;
 pub mod books;
 pub mod cause;
 pub mod coalescing;
@@ -133,6 +134,7 @@ pub struct Analyses {
     pairing: pairing::Pairing,
     reordering: reordering::Reorder,
     coalescing: coalescing::Coalesce,
+    series: benchmark::series::Series,
     events_by_probe: BTreeMap<u8, u64>,
     span: Span,
 }
@@ -171,6 +173,8 @@ pub struct Outputs {
     pub coalescing: Vec<coalescing::Coalescing>,
     /// Interfaces: counters beside taps.
     pub interfaces: interfaces::Output,
+    /// The benchmark's own result beside the packets.
+    pub benchmark: Option<benchmark::Benchmark>,
     /// Events per probe number.
     pub events_by_probe: BTreeMap<u8, u64>,
     /// First and last event.
@@ -210,6 +214,7 @@ impl Analyses {
         {
             self.coalescing.read(taken);
         }
+        self.series.observe(event);
     }
 
     /// Ends all analyses and joins their outputs.
@@ -237,6 +242,8 @@ impl Analyses {
         collect(found);
         let (interfaces, found) = interfaces::join(context, &taps, &drops);
         collect(found);
+        let (benchmark, found) = benchmark::join(context, self.series);
+        collect(found);
         let outputs = Outputs {
             taps,
             flows,
@@ -248,6 +255,7 @@ impl Analyses {
             reordering,
             coalescing,
             interfaces,
+            benchmark,
             events_by_probe: self.events_by_probe,
             span: self.span,
         };

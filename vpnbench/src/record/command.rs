@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -14,7 +13,8 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use super::clock::monotonic_ns;
-use crate::trace::model::CommandStatus;
+use super::tee::{Onward, Tee};
+use crate::trace::model::{CommandOutput, CommandStatus};
 
 /// How long a command may take to end after SIGINT before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -24,21 +24,21 @@ pub(super) struct Benchmark {
     child: Child,
     started_ns: u64,
     pid: i32,
+    output: Option<Tee>,
     /// CPU seconds of earlier children, which getrusage adds up.
     cpu_before_s: f64,
 }
 
 impl Benchmark {
-    /// Starts `command`. Its standard output goes to our standard error if `stdout_is_ours`.
+    /// Starts `command`. Its standard output is recorded on its way `onward`.
     ///
     /// # Errors
     /// If the program cannot be started.
-    pub(super) fn start(command: std::process::Command, stdout_is_ours: bool) -> io::Result<Self> {
+    pub(super) fn start(command: std::process::Command, onward: Onward) -> io::Result<Self> {
         let mut builder = Command::from(command);
         builder.kill_on_drop(true);
-        if stdout_is_ours {
-            builder.stdout(stderr_copy()?);
-        }
+        let (stdout, output) = Tee::start(onward)?;
+        builder.stdout(stdout);
         end_with_parent(&mut builder);
         let started_ns = monotonic_ns();
         let child = builder.spawn()?;
@@ -50,6 +50,7 @@ impl Benchmark {
             child,
             started_ns,
             pid,
+            output: Some(output),
             cpu_before_s: children_cpu_s(),
         })
     }
@@ -68,6 +69,11 @@ impl Benchmark {
             ended_ns: monotonic_ns(),
             cpu_s: children_cpu_s() - self.cpu_before_s,
         })
+    }
+
+    /// What it wrote to its standard output; once it has ended.
+    pub(super) fn take_output(&mut self) -> Option<CommandOutput> {
+        self.output.take().map(Tee::finish)
     }
 
     /// Asks it to end (SIGINT, which benchmarks answer with their summary), kills it if it does
@@ -117,12 +123,6 @@ pub(super) fn find_program(program: &OsStr, directory: Option<&Path>) -> io::Res
         .map(|entry| directory.join(entry).join(program))
         .find(|path| path.is_file())
         .ok_or_else(|| nix::Error::ENOENT.into())
-}
-
-/// Our standard error as the standard output of a child.
-fn stderr_copy() -> io::Result<Stdio> {
-    use std::os::fd::AsFd;
-    Ok(io::stderr().as_fd().try_clone_to_owned()?.into())
 }
 
 /// CPU seconds of all children that have ended and been waited for.

@@ -12,7 +12,7 @@ use super::environment;
 use super::session::{Outcome, Reason, RecordError, roles};
 use crate::probe::discover::Plan;
 use crate::probe::filter::Filter;
-use crate::trace::model::{CommandStatus, End, ProbeCount, UnrecordedCount};
+use crate::trace::model::{CommandOutput, CommandStatus, End, ProbeCount, UnrecordedCount};
 use crate::trace::{Totals, TraceError, TraceFile};
 
 /// How long the last events may take to be written before the user hears why nothing happens.
@@ -27,6 +27,8 @@ pub(super) struct Ending {
     pub(super) following: JoinHandle<(Filter, Plan)>,
     pub(super) reason: Reason,
     pub(super) command: Option<CommandStatus>,
+    /// What the command wrote.
+    pub(super) output: Option<CommandOutput>,
 }
 
 impl Ending {
@@ -44,6 +46,7 @@ impl Ending {
             clock,
             reason: self.reason.name().to_owned(),
             command_status: self.command.clone(),
+            command_output: self.output.clone(),
             counts: counts(&drained, drained.writer.totals()),
             unrecorded: unrecorded(&drained, &filter),
             tool_cpu_s: process_cpu_s() - self.cpu_before_s,
@@ -80,6 +83,7 @@ impl Ending {
         Ok(Outcome {
             reason: self.reason,
             command: self.command,
+            output: self.output,
             totals,
             write_error,
         })

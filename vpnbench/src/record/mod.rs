@@ -11,5 +11,6 @@ mod interrupt;
 mod kallsyms;
 mod progress;
 pub mod session;
+mod tee;
 
 pub use session::{Outcome, Reason, RecordError, Request, command_of, record};

@@ -24,11 +24,12 @@ use super::follow::{self, Follow};
 use super::interrupt;
 use super::kallsyms::Kallsyms;
 use super::progress::Progress;
+use super::tee::Onward;
 use crate::probe::attach::{self, AttachError, Options};
 use crate::probe::discover::{self, Plan, Selector};
 use crate::probe::filter::{Filter, choose_seed};
 use crate::probe::netns::{KEPT_BY_DISCOVERY, keep_only};
-use crate::trace::model::{Clock, CommandStatus, Environment, Start};
+use crate::trace::model::{Clock, CommandOutput, CommandStatus, Environment, Start};
 use crate::trace::{Existing, Totals, TraceError, TraceFile, Writer};
 
 /// What to record and where.
@@ -52,6 +53,8 @@ pub struct Request {
     pub output: PathBuf,
     /// The command's standard output goes to standard error, because ours holds a document.
     pub stdout_is_ours: bool,
+    /// The command's standard output is recorded and not shown.
+    pub quiet: bool,
     /// Show a progress line on a terminal.
     pub progress: bool,
     /// A second Ctrl-C ends the process at once. Off where somebody has more to clean up.
@@ -78,6 +81,8 @@ pub struct Outcome {
     pub reason: Reason,
     /// How the benchmark ended, if there was one.
     pub command: Option<CommandStatus>,
+    /// What the benchmark wrote to its standard output, if there was one.
+    pub output: Option<CommandOutput>,
     /// What was written.
     pub totals: Totals,
     /// First error in writing the trace, which still reads back up to there.
@@ -341,7 +346,7 @@ impl Recording {
             signals: &self.signals,
             heard: &heard,
         };
-        let (reason, command) = runtime.block_on(wait.until_end(benchmark, say));
+        let (reason, command, output) = runtime.block_on(wait.until_end(benchmark, say));
         if request.second_interrupt_ends {
             interrupt::back_to_default();
         }
@@ -352,6 +357,7 @@ impl Recording {
             following,
             reason,
             command,
+            output,
         };
         ending.close(say)
     }
@@ -422,7 +428,12 @@ fn start_command(
     let program = command.get_program().to_string_lossy().into_owned();
     let own = std::process::id();
     filter.watch_process(own, process::BENCHMARK)?;
-    let started = Benchmark::start(command, request.stdout_is_ours);
+    let onward = match (request.quiet, request.stdout_is_ours) {
+        (true, _) => Onward::Nowhere,
+        (false, true) => Onward::Stderr,
+        (false, false) => Onward::Stdout,
+    };
+    let started = Benchmark::start(command, onward);
     filter.forget_process(own);
     started
         .map(Some)
@@ -452,18 +463,20 @@ impl Wait<'_> {
         &self,
         mut benchmark: Option<Benchmark>,
         say: &mut dyn FnMut(&str),
-    ) -> (Reason, Option<CommandStatus>) {
+    ) -> (Reason, Option<CommandStatus>, Option<CommandOutput>) {
         let reason = self.first_end(&mut benchmark, say).await;
         let (reason, status) = match reason {
             Ended::Command(status) => (Reason::Command, status),
             Ended::Because(reason) => (reason, None),
         };
         match (status, benchmark) {
+            (Some(status), Some(mut ended)) => (reason, Some(status), ended.take_output()),
             (None, Some(mut running)) => {
                 let stopped = tokio::select! {
                     status = running.stop() => status.ok(),
                     () = second_interrupt(), if reason == Reason::Interrupt => None,
                 };
+                let output = running.take_output();
                 if stopped.is_none() && reason == Reason::Interrupt {
                     // Kills the command; the trace written so far stays.
                     drop(running);
@@ -471,9 +484,9 @@ impl Wait<'_> {
                         interrupt::end_now();
                     }
                 }
-                (reason, stopped)
+                (reason, stopped, output)
             }
-            (status, _) => (reason, status),
+            (status, None) => (reason, status, None),
         }
     }
 

@@ -12,8 +12,7 @@ use crate::analysis::{Context, Outputs, Problem, Severity, address, seconds, thr
 use crate::trace::model as trace;
 
 /// Parts that this version does not compute.
-const NOT_ANALYSED: [&str; 6] = [
-    "benchmark",
+const NOT_ANALYSED: [&str; 5] = [
     "retransmits.spurious",
     "cpu",
     "what_if",
@@ -75,6 +74,7 @@ pub fn build(
         taps: outputs.taps,
         interfaces: outputs.interfaces.interfaces,
         syscalls: outputs.syscalls,
+        benchmark: outputs.benchmark,
         books,
         problems,
         not_analysed: NOT_ANALYSED.map(str::to_owned).to_vec(),

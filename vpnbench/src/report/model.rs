@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::analysis::benchmark::model::{Anchor, Benchmark, Interval, Quantiles};
 pub use crate::analysis::books::{Reconciliation, Relation};
 pub use crate::analysis::coalescing::Coalescing;
 pub use crate::analysis::drops::DropCount;
@@ -146,51 +147,6 @@ pub struct Environment {
     pub tools: BTreeMap<String, String>,
     /// What could not be read, and why.
     pub missing: Vec<String>,
-}
-
-/// The benchmark's own result.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Benchmark {
-    /// Tool, e.g. `iperf3`.
-    pub tool: String,
-    /// Kind, e.g. `tcp`.
-    pub kind: String,
-    /// Sender's throughput.
-    pub throughput_bps_sent: Option<f64>,
-    /// Receiver's throughput.
-    pub throughput_bps_received: Option<f64>,
-    /// Retransmissions it reports.
-    pub retransmits: Option<u64>,
-    /// Loss it reports.
-    pub loss_ratio: Option<f64>,
-    /// RTT it reports.
-    pub rtt_us: Option<Quantiles>,
-    /// Its intervals.
-    pub intervals: Vec<Interval>,
-}
-
-/// One interval of a benchmark.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Interval {
-    /// Seconds after the start of the benchmark.
-    pub start_s: f64,
-    /// Seconds after the start of the benchmark.
-    pub end_s: f64,
-    /// Throughput.
-    pub throughput_bps: f64,
-    /// Retransmissions.
-    pub retransmits: Option<u64>,
-}
-
-/// Quantiles in the unit of the field that holds them.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "quantiles")]
-pub struct Quantiles {
-    pub p50: Option<f64>,
-    pub p90: Option<f64>,
-    pub p99: Option<f64>,
-    pub max: Option<f64>,
-    pub min: Option<f64>,
 }
 
 /// How complete the recording is and what it cost.

@@ -6,6 +6,7 @@
 //! or cut short is read as far as possible, and what is missing is stated as a [`Problem`].
 
 mod codec;
+mod command_output;
 mod error;
 mod event;
 mod file;

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::command_output::{CommandOutput, OutputChunk};
+
 /// A moment on three clocks, read back to back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Clock {
@@ -93,6 +95,10 @@ pub struct End {
     pub reason: String,
     /// How the benchmark command ended, if there was one.
     pub command_status: Option<CommandStatus>,
+    /// What the benchmark command wrote to its standard output; None without a command and in
+    /// traces of older versions.
+    #[serde(default)]
+    pub command_output: Option<CommandOutput>,
     /// Per-probe counts over the whole run.
     pub counts: Vec<ProbeCount>,
     /// Packets that passed a tap and were not recorded.

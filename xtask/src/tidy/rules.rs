@@ -27,6 +27,8 @@ const UNSAFE: &[&str] = &[
     "tests/src/tcp.rs",
     // A command that ends with the recorder.
     "vpnbench/src/record/command.rs",
+    // A pseudo terminal for its output.
+    "vpnbench/src/record/tee.rs",
     // The second Ctrl-C.
     "vpnbench/src/record/interrupt.rs",
     // A test that lowers its own file size limit.
