@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use vpnbench::lab::benchmark::Spec;
 use vpnbench::lab::{self, Bench, LabError, LabOptions, Run, Vpn, signals};
 
 /// Set in the child: it runs the lab instead of the tests.
@@ -121,17 +122,20 @@ fn trial(case: &'static Case) -> Trial {
     }
 }
 
+fn lasting(bench: Bench, duration: Duration) -> Spec {
+    let mut spec = Spec::from(bench);
+    spec.set_duration(duration);
+    spec
+}
+
 fn options(vpn: Vpn, bench: Bench) -> LabOptions {
-    let duration = Duration::from_secs(1);
     LabOptions {
         vpn: vpn.into(),
-        bench,
-        duration,
+        benchmark: lasting(bench, Duration::from_secs(1)),
         topology: lab::Topology::default(),
         wire: lab::WireSpec::default(),
         seed: 1,
         sysctls: lab::Sysctls::default(),
-        client_arguments: Vec::new(),
         logs: None,
     }
 }
@@ -145,7 +149,7 @@ fn carries_a_benchmark() -> Outcome {
         output.status.success(),
         format!("the client failed: {text}"),
     )?;
-    check(text.contains("receiver"), format!("no summary: {text}"))?;
+    check(text.contains("sum_received"), format!("no summary: {text}"))?;
     let device = &run.tunnel.a.device;
     let devices = fs::read_to_string("/proc/net/dev")?;
     check(
@@ -232,7 +236,7 @@ fn sysctl_of_a_host() -> Outcome {
 fn client_is_ended() -> Outcome {
     let duration = Duration::from_secs(600);
     let run = lab::start(&LabOptions {
-        duration,
+        benchmark: lasting(Bench::Ping, duration),
         ..options(Vpn::None, Bench::Ping)
     })?;
     let mut client = run.client()?.stdout(Stdio::null()).spawn()?;

@@ -143,6 +143,7 @@ fn request(capture: CaptureArgs, output: PathBuf, stdout_is_ours: bool) -> Reque
         duration: capture.duration,
         output,
         stdout_is_ours,
+        quiet: false,
         progress: log::log_enabled!(log::Level::Warn),
         second_interrupt_ends: true,
     }

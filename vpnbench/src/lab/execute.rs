@@ -1,7 +1,8 @@
 //! One run of a scenario from nothing to its directory: set up, record, analyse, take down, write.
 //!
 //! The directory then holds `scenario.toml` (the effective one, defaults included), `run.vbt`,
-//! `report.json`, `environment.json`, `outcome.json` and `logs/`; docs/lab.md describes them.
+//! `report.json`, `benchmark.json` beside the tool's own output, `environment.json`, `outcome.json` and
+//! `logs/`; docs/lab.md describes them.
 
 use std::fs;
 use std::io;
@@ -15,9 +16,7 @@ use time::format_description::well_known::Rfc3339;
 use super::error::{LabError, Result};
 use super::outcome::{RunOutcome, Status, write_json};
 use super::scenario::Scenario;
-use super::{Run, Vpn, signals, wait};
-use crate::probe::discover::Selector;
-use crate::probe::netns::NetnsSpec;
+use super::{Run, signals, wait};
 use crate::record::{self, Outcome, Reason, RecordError, Request};
 use crate::report::Report;
 use crate::trace::Reader;
@@ -146,7 +145,7 @@ impl Place {
 fn measure(
     execution: &mut Execution<'_>,
     scenario: &Scenario,
-    run: Run,
+    mut run: Run,
     place: &Place,
     outcome: &mut RunOutcome,
 ) -> std::result::Result<Option<Report>, ExecuteError> {
@@ -158,11 +157,17 @@ fn measure(
     let ended = if scenario.run.record {
         let trace = place.of(&run).join("run.vbt");
         let request = request(execution, scenario, &run, trace.clone());
-        let recorded = record_apart(&request, client, execution.say)?;
+        let recorded = record_apart(&request, client, &mut run, execution.say)?;
         if let Some(kept) = &place.kept {
             write_environment(&trace, kept)?;
         }
-        report = Some((execution.analyse)(&trace).map_err(ExecuteError::Analysis)?);
+        let found = (execution.analyse)(&trace).map_err(ExecuteError::Analysis)?;
+        if let (Some(kept), Some(output)) = (&place.kept, &recorded.output) {
+            let (command, result) = (&run.client_command, found.benchmark.as_ref());
+            super::benchmark::save(kept, command, output, result)
+                .map_err(LabError::file("writing the benchmark's result into", kept))?;
+        }
+        report = Some(found);
         how_it_ended(&recorded, scenario)
     } else {
         run_plainly(client, scenario.limit(), execution.quiet_stdout)?
@@ -180,18 +185,8 @@ fn measure(
 
 /// What to record: both ends of the tunnel.
 fn request(execution: &Execution<'_>, scenario: &Scenario, run: &Run, output: PathBuf) -> Request {
-    let ends = [&run.tunnel.a, &run.tunnel.b];
     Request {
-        selector: Selector {
-            // Without a tunnel, the way to the benchmark's destination is what is watched.
-            tun: (run.tunnel.vpn != Vpn::None)
-                .then(|| ends.map(|end| end.device.as_str()).join(",")),
-            netns: [&run.hosts.a, &run.hosts.b]
-                .map(|host| NetnsSpec::Path(host.netns.clone()))
-                .to_vec(),
-            command: run.client_command.clone(),
-            ..Selector::default()
-        },
+        selector: run.selector(),
         probes: None,
         threads: true,
         stacks: scenario.run.stacks,
@@ -200,6 +195,8 @@ fn request(execution: &Execution<'_>, scenario: &Scenario, run: &Run, output: Pa
         duration: Some(scenario.limit()),
         output,
         stdout_is_ours: execution.quiet_stdout,
+        // It is in the run's directory, and its figures are in the report.
+        quiet: true,
         progress: false,
         second_interrupt_ends: false,
     }
@@ -210,19 +207,28 @@ fn request(execution: &Execution<'_>, scenario: &Scenario, run: &Run, output: Pa
 fn record_apart(
     request: &Request,
     client: Command,
+    run: &mut Run,
     say: &mut dyn FnMut(&str),
-) -> std::result::Result<Outcome, RecordError> {
+) -> std::result::Result<Outcome, ExecuteError> {
     let mut sentences = Vec::new();
-    let recorded = std::thread::scope(|scope| {
+    let (recorded, attended) = std::thread::scope(|scope| {
         let collect = |sentences: &mut Vec<String>| {
             record::record(request, Some(client), &mut |sentence| {
                 sentences.push(sentence.to_owned());
             })
         };
-        scope.spawn(|| collect(&mut sentences)).join()
+        let recording = scope.spawn(|| collect(&mut sentences));
+        // Meanwhile the run does for the client what that asks for.
+        let attended = run.attend(&|| recording.is_finished());
+        (recording.join(), attended)
     });
     sentences.iter().for_each(|sentence| say(sentence));
-    recorded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    let recorded = recorded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    match attended {
+        // The recording ended by the same signal, and its report is worth having.
+        Ok(()) | Err(LabError::Interrupted) => Ok(recorded),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether the benchmark did what it should, and if not, why.

@@ -209,8 +209,13 @@ pub fn set_sysctl(host: &Host, name: &str, value: &str) -> Result<()> {
 
 /// Whether TCP can use cubic here.
 pub(crate) fn cubic_is_available() -> bool {
+    congestion_is_available("cubic")
+}
+
+/// Whether TCP can use this congestion control here.
+pub(crate) fn congestion_is_available(name: &str) -> bool {
     fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")
-        .is_ok_and(|available| available.split_whitespace().any(|name| name == "cubic"))
+        .is_ok_and(|available| available.split_whitespace().any(|one| one == name))
 }
 
 fn sysctl(name: &str, value: &str) -> Result<()> {

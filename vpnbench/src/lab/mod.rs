@@ -42,15 +42,17 @@ use undo::Undo;
 pub use vpn::{Tunnel, Vpn};
 pub use wire::{Wire, WireSpec};
 
+use crate::probe::discover::Selector;
+use crate::probe::netns::NetnsSpec;
+use crate::record::clock::monotonic_ns;
+
 /// What to set up.
 #[derive(Debug, Clone)]
 pub struct LabOptions {
     /// The tunnel.
     pub vpn: vpn::Spec,
     /// The benchmark.
-    pub bench: Bench,
-    /// How long the benchmark runs.
-    pub duration: Duration,
+    pub benchmark: benchmark::Spec,
     /// The hosts.
     pub topology: Topology,
     /// What joins them.
@@ -59,8 +61,6 @@ pub struct LabOptions {
     pub seed: u64,
     /// Sysctls of the hosts' namespaces.
     pub sysctls: Sysctls,
-    /// Further arguments for the benchmark's client.
-    pub client_arguments: Vec<String>,
     /// Where logs of daemons and servers are kept. Without it they vanish with the run; an error
     /// quotes their last lines either way.
     pub logs: Option<PathBuf>,
@@ -84,6 +84,13 @@ pub struct Run {
     pub client_command: Vec<String>,
     /// Host a's namespace.
     pub client_netns: PathBuf,
+    /// All of the benchmark's servers.
+    pub servers: Vec<Process>,
+    attendance: Option<benchmark::Attendance>,
+    vpn: vpn::Spec,
+    /// What the VPN's adapter put into the run's directory.
+    vpn_files: Vec<PathBuf>,
+    logs: PathBuf,
     undo: Undo,
 }
 
@@ -100,10 +107,92 @@ impl Run {
         Ok(command)
     }
 
+    /// What a recorder should watch: both ends of the tunnel; without one, the wire at the client.
+    #[must_use]
+    pub fn selector(&self) -> Selector {
+        let selector = Selector {
+            command: self.client_command.clone(),
+            ..Selector::default()
+        };
+        let (a, b) = (&self.tunnel.a.device, &self.tunnel.b.device);
+        let netns = [&self.hosts.a, &self.hosts.b].map(|host| NetnsSpec::Path(host.netns.clone()));
+        match self.vpn.name {
+            Vpn::None => Selector {
+                outer: Some(a.clone()),
+                netns: netns[..1].to_vec(),
+                ..selector
+            },
+            _ => Selector {
+                tun: Some(format!("{a},{b}")),
+                netns: netns.to_vec(),
+                ..selector
+            },
+        }
+    }
+
     /// The run's own directory, which vanishes with it.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.undo.directory()
+    }
+
+    /// Does what the benchmark wants done while its client runs: restarts the VPN when the client
+    /// asks for it. Returns when that is done, or when `client_ended` says that nobody waits.
+    ///
+    /// # Errors
+    /// A signal, or what kept the client from being told. That the VPN does not come up again is
+    /// no error here: the client reports it.
+    pub fn attend(&mut self, client_ended: &dyn Fn() -> bool) -> Result<()> {
+        let Some(attendance) = self.attendance.take() else {
+            return Ok(());
+        };
+        while !attendance.asked.exists() {
+            signals::check()?;
+            if client_ended() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        attendance.tell(&self.restart_vpn())
+    }
+
+    /// Ends all daemons and starts the VPN again as it was.
+    fn restart_vpn(&mut self) -> benchmark::Restarted {
+        let stopped_ns = monotonic_ns();
+        let ends = [&self.tunnel.a, &self.tunnel.b];
+        let daemons = ends.into_iter().filter_map(|end| end.daemon.as_ref());
+        let (mut count, mut outcome) = (0, Ok(()));
+        for daemon in daemons {
+            count += 1;
+            outcome = outcome.and(daemon.terminate());
+        }
+        if count > 0 {
+            // The adapter makes them anew, and would take the old ones for a mistake.
+            for path in &self.vpn_files {
+                let removed = match path.is_dir() {
+                    true => std::fs::remove_dir_all(path),
+                    false => std::fs::remove_file(path),
+                };
+                outcome = outcome.and(removed.map_err(LabError::file("removing", path)));
+            }
+        }
+        let started_ns = monotonic_ns();
+        if count > 0 {
+            let setup = vpn::Setup {
+                id: &self.id,
+                hosts: &self.hosts,
+                undo: &mut self.undo,
+                logs: self.logs.clone(),
+            };
+            let again = outcome.and_then(|()| vpn::start(&self.vpn, setup));
+            outcome = again.map(|tunnel| self.tunnel = tunnel);
+        }
+        benchmark::Restarted {
+            what: if count > 0 { "both" } else { "none" }.to_owned(),
+            stopped_ns,
+            started_ns,
+            error: outcome.err().map(|error| error.to_string()),
+        }
     }
 
     /// Removes everything, and says what could not be removed. Dropping only logs it.
@@ -137,6 +226,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
         .clone()
         .unwrap_or_else(|| undo.directory().to_owned());
     std::fs::create_dir_all(&logs).map_err(LabError::file("creating", &logs))?;
+    let before = entries(undo.directory());
     let setup = vpn::Setup {
         id: &id,
         hosts: &hosts,
@@ -144,30 +234,42 @@ pub fn start(options: &LabOptions) -> Result<Run> {
         logs: logs.clone(),
     };
     let tunnel = vpn::start(&options.vpn, setup)?;
+    let mut vpn_files = entries(undo.directory());
+    vpn_files.retain(|path| !before.contains(path));
     let setup = benchmark::Setup {
         hosts: &hosts,
         tunnel: &tunnel,
         undo: &mut undo,
-        logs,
-        duration: options.duration,
-        extra: &options.client_arguments,
+        logs: &logs,
     };
-    let ready = benchmark::prepare(options.bench, setup)?;
+    let ready = benchmark::prepare(&options.benchmark, setup)?;
     let client_netns = hosts.a.netns.clone();
     let benchmark::Ready {
-        server,
+        servers,
         client_command,
+        attendance,
     } = ready;
     Ok(Run {
         id,
         hosts,
         wire,
         tunnel,
-        server,
+        server: servers.first().cloned(),
+        servers,
         client_command,
         client_netns,
+        attendance,
+        vpn: options.vpn.clone(),
+        vpn_files,
+        logs,
         undo,
     })
+}
+
+/// What a directory holds.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 /// Six hexadecimal digits: short enough for a device name (15 bytes at most) with a prefix.

@@ -15,15 +15,20 @@ use super::signals;
 use super::undo::Undo;
 
 /// One program of the lab's own.
-struct Part {
+pub(super) struct Part {
     /// What it is called on the command line, and its process in `ps` (15 bytes at most).
-    name: &'static str,
+    pub(super) name: &'static str,
     /// Runs until it is done or a signal arrives; gets its settings as JSON.
-    run: fn(&str) -> Result<()>,
+    pub(super) run: fn(&str) -> Result<()>,
 }
 
-/// All of them, by name.
+/// Those that are no benchmark's.
 const PARTS: &[Part] = &[];
+
+/// All of them.
+fn parts() -> impl Iterator<Item = &'static Part> {
+    PARTS.iter().chain(super::benchmark::PARTS)
+}
 
 /// The binary that holds the parts: `VPNBENCH` if set (for a test, whose own executable is another
 /// program), else the running one.
@@ -52,7 +57,6 @@ pub fn settings<T: DeserializeOwned>(name: &str, json: &str) -> Result<T> {
 }
 
 /// Starts a part in a namespace, as a step of a run: it ends with the run.
-#[allow(dead_code, reason = "no part is listed yet")]
 pub(crate) fn start(
     undo: &mut Undo,
     name: &str,
@@ -73,9 +77,9 @@ pub(crate) fn start(
 
 /// Runs a part in this process until it is done or a signal arrives.
 pub fn run(name: &str, settings: &str) -> Result<()> {
-    let part = PARTS.iter().find(|part| part.name == name);
+    let part = parts().find(|part| part.name == name);
     let part = part.ok_or_else(|| {
-        let names: Vec<&str> = PARTS.iter().map(|part| part.name).collect();
+        let names: Vec<&str> = parts().map(|part| part.name).collect();
         let there_are = format!("there is none; there are: {}", names.join(", "));
         LabError::failed("running the lab's part", name)(there_are)
     })?;
@@ -92,14 +96,10 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_fit_a_thread_name() {
-        for (index, part) in PARTS.iter().enumerate() {
-            assert!(part.name.len() <= 15, "{}", part.name);
-            assert!(
-                PARTS[..index].iter().all(|other| other.name != part.name),
-                "{} twice",
-                part.name
-            );
-        }
+        let mut names: Vec<&str> = parts().map(|part| part.name).collect();
+        assert!(names.iter().all(|name| name.len() <= 15), "{names:?}");
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }
 
     #[test]

@@ -39,6 +39,12 @@ pub(super) const TOOLS: &[Tool] = &[
         build: false,
     },
     Tool {
+        program: "ristreceiver",
+        package: "rist-tools",
+        why: "benchmark stream with librist",
+        build: false,
+    },
+    Tool {
         program: "wireguard-go",
         package: "wireguard-go",
         why: "the demo's tunnel",

@@ -1,56 +1,123 @@
-//! iperf3: a one-off server in b, and the client's command line for a.
+//! iperf3: a one-off server, and the client's command line.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::path::Path;
 
-use procfs::net::{TcpNetEntry, TcpState};
-
-use super::{Bench, Ready, Setup};
-use crate::lab::error::Result;
+use super::spec::{Tcp, Udp};
+use super::{Ready, Setup, listen};
+use crate::lab::error::{LabError, Result};
+use crate::lab::hosts;
 use crate::lab::process::{Process, Program};
-use crate::lab::{hosts, wait};
+use crate::lab::undo::Undo;
 
-const PORT: u16 = 5201;
-const LISTEN_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const PORT: u16 = 5201;
+/// The study's `--connect-timeout`, ms: a tunnel may still be finding its path.
+const CONNECT_MS: &str = "600000";
 
 /// Starts the server and waits until it listens.
-pub(super) fn prepare(bench: Bench, setup: Setup<'_>) -> Result<Ready> {
-    let address = setup.tunnel.b.address().to_string();
-    let port = PORT.to_string();
-    let server = setup.undo.start(&Program {
-        name: "iperf3",
-        arguments: &["--server", "--one-off", "--bind", &address, "--port", &port],
-        netns: &setup.hosts.b.netns,
-        log: setup.logs.join("iperf3-server.log"),
-    })?;
-    wait::until("iperf3 to listen", LISTEN_LIMIT, &[&server], || {
-        Ok(listens(&server, PORT).then_some(()))
-    })?;
-    let seconds = setup.duration.as_secs().max(1).to_string();
-    let mut command = vec![
-        "iperf3", "--client", &address, "--port", &port, "--time", &seconds,
-    ];
-    match bench {
-        Bench::Udp => command.extend(["--udp", "--bitrate", "0"]),
-        _ if hosts::cubic_is_available() => command.extend(["--congestion", "cubic"]),
-        _ => {}
+pub(super) fn tcp(spec: &Tcp, setup: Setup<'_>) -> Result<Ready> {
+    let address = setup.server_address();
+    let server = server(setup.undo, &setup.hosts.b.netns, address, PORT, setup.logs)?;
+    let mut command = client(address, PORT, spec.duration.as_s());
+    command.extend(congestion(&spec.congestion)?);
+    let mut add = |option: &str, value: Option<String>| {
+        command.push(option.to_owned());
+        command.extend(value);
+    };
+    if spec.bidir {
+        add("--bidir", None);
     }
-    let mut client_command: Vec<String> = command.into_iter().map(str::to_owned).collect();
-    client_command.extend_from_slice(setup.extra);
-    Ok(Ready {
-        server: Some(server),
-        client_command,
-    })
+    if spec.reverse {
+        add("--reverse", None);
+    }
+    if spec.streams > 1 {
+        add("--parallel", Some(spec.streams.to_string()));
+    }
+    if spec.zerocopy {
+        add("--zerocopy", None);
+    }
+    if spec.rate_bps > 0 {
+        add("--bitrate", Some(spec.rate_bps.to_string()));
+    }
+    if spec.omit.as_s() >= 1.0 {
+        add("--omit", Some((spec.omit.as_s() as u64).to_string()));
+    }
+    Ok(Ready::of(vec![server], command))
 }
 
-/// Whether something listens on a TCP port in the namespace of this process.
-fn listens(process: &Process, port: u16) -> bool {
-    let Ok(view) = i32::try_from(process.pid()).map(procfs::process::Process::new) else {
-        return false;
-    };
-    let listens = |entries: Vec<TcpNetEntry>| {
-        entries
-            .iter()
-            .any(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port)
-    };
-    view.is_ok_and(|view| view.tcp().is_ok_and(listens) || view.tcp6().is_ok_and(listens))
+/// Starts the server and waits until it listens.
+pub(super) fn udp(spec: &Udp, setup: Setup<'_>) -> Result<Ready> {
+    let address = setup.server_address();
+    let server = server(setup.undo, &setup.hosts.b.netns, address, PORT, setup.logs)?;
+    let mut command = client(address, PORT, spec.duration.as_s());
+    let rate = spec.rate_bps.to_string();
+    command.extend(["--udp", "--udp-counters-64bit", "--bitrate", &rate].map(str::to_owned));
+    if spec.length > 0 {
+        command.extend(["--length".to_owned(), spec.length.to_string()]);
+    }
+    if spec.reverse {
+        command.push("--reverse".to_owned());
+    }
+    Ok(Ready::of(vec![server], command))
+}
+
+/// Starts a server that serves one test; its own JSON is its log.
+pub(super) fn server(
+    undo: &mut Undo,
+    netns: &Path,
+    address: IpAddr,
+    port: u16,
+    logs: &Path,
+) -> Result<Process> {
+    let (address, port_text) = (address.to_string(), port.to_string());
+    let arguments = [
+        "--server",
+        "--one-off",
+        "--json",
+        "--bind",
+        &address,
+        "--port",
+        &port_text,
+    ];
+    let server = undo.start(&Program {
+        name: "iperf3",
+        arguments: &arguments,
+        netns,
+        log: logs.join(format!("iperf3-server-{port}.json")),
+    })?;
+    listen::tcp(&server, port)?;
+    Ok(server)
+}
+
+/// The client's command line up to what the kind of test adds.
+pub(super) fn client(address: IpAddr, port: u16, seconds: f64) -> Vec<String> {
+    let seconds = (seconds.round() as u64).max(1).to_string();
+    let (address, port) = (address.to_string(), port.to_string());
+    let command = [
+        "iperf3",
+        "--json",
+        "--client",
+        &address,
+        "--port",
+        &port,
+        "--time",
+        &seconds,
+        "--connect-timeout",
+        CONNECT_MS,
+    ];
+    command.map(str::to_owned).to_vec()
+}
+
+/// The option that pins the congestion control.
+pub(super) fn congestion(name: &str) -> Result<Vec<String>> {
+    match name {
+        "" => Ok(Vec::new()),
+        _ if hosts::congestion_is_available(name) => {
+            Ok(vec!["--congestion".to_owned(), name.to_owned()])
+        }
+        _ => {
+            let why = "this kernel does not have it (net.ipv4.tcp_available_congestion_control); an empty text takes the default";
+            Err(LabError::failed("using congestion control", name)(why))
+        }
+    }
 }

@@ -26,6 +26,7 @@ pub use source::Source;
 pub use sysctls::Sysctls;
 pub use variation::{AblationSection, Axis, MatrixSection, Switch};
 
+use super::benchmark::Spec;
 use super::{Bench, LabOptions, Topology, WireSpec, vpn};
 
 /// One experiment. Every key has a default, so that an empty file is the bare wire under TCP.
@@ -69,6 +70,10 @@ pub struct BenchmarkSection {
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub duration: Duration,
+    /// `default` or `study`: parameters to begin with.
+    pub preset: String,
+    /// The benchmark's own parameters (docs/lab-benchmarks.md).
+    pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
 /// In which order variants run.
@@ -126,7 +131,31 @@ impl Default for BenchmarkSection {
         BenchmarkSection {
             name: Bench::Tcp,
             duration: Duration::from_secs(10),
+            preset: "default".to_owned(),
+            settings: serde_json::Map::new(),
         }
+    }
+}
+
+impl BenchmarkSection {
+    /// The benchmark with all its parameters. `duration` counts unless a preset has its own and this
+    /// one was left alone.
+    ///
+    /// # Errors
+    /// What is wrong with `preset` or `settings`, beginning with the key.
+    pub fn spec(&self) -> Result<Spec, String> {
+        let mut keys = self.settings.clone();
+        let own_duration = ["duration", "count"]
+            .iter()
+            .any(|key| keys.contains_key(*key));
+        keys.insert("name".to_owned(), self.name.name().into());
+        keys.insert("preset".to_owned(), self.preset.clone().into());
+        let mut spec = Spec::read(keys)?;
+        let default = BenchmarkSection::default();
+        if !own_duration && (self.preset == default.preset || self.duration != default.duration) {
+            spec.set_duration(self.duration);
+        }
+        Ok(spec)
     }
 }
 
@@ -143,6 +172,8 @@ impl Default for RunSection {
     }
 }
 
+/// How long a benchmark may run whose length depends on what it measures.
+const LONGEST: Duration = Duration::from_secs(300);
 /// How long a benchmark may take longer than it should before it is ended.
 const SLACK: Duration = Duration::from_secs(60);
 
@@ -193,6 +224,8 @@ impl Scenario {
             return Err(Invalid::new("run.repetitions", "at least 1"));
         }
         self.run.limit_given()?;
+        let spec = self.benchmark.spec();
+        spec.map_err(|message| Invalid::new("benchmark.settings", message))?;
         let wire = self.wire.validate();
         wire.map_err(|invalid| Invalid::new(invalid.key, invalid.reason))?;
         let labels = self.topology.labels();
@@ -222,13 +255,12 @@ impl Scenario {
     pub fn options(&self, logs: Option<PathBuf>) -> LabOptions {
         LabOptions {
             vpn: self.vpn.clone(),
-            bench: self.benchmark.name,
-            duration: self.benchmark.duration,
+            // Checked when the scenario was read.
+            benchmark: self.benchmark.spec().unwrap_or_default(),
             topology: self.topology.clone(),
             wire: self.wire.clone(),
             seed: self.seed,
             sysctls: self.sysctls.clone(),
-            client_arguments: Vec::new(),
             logs,
         }
     }
@@ -237,7 +269,8 @@ impl Scenario {
     #[must_use]
     pub fn limit(&self) -> Duration {
         let given = self.run.limit_given().ok().flatten();
-        given.unwrap_or(self.benchmark.duration + SLACK)
+        let spec = self.benchmark.spec().unwrap_or_default();
+        given.unwrap_or_else(|| spec.duration().unwrap_or(LONGEST) + SLACK)
     }
 
     /// The whole scenario as TOML, defaults included.
