@@ -14,6 +14,9 @@ use crate::retransmits::joined;
 use crate::traffic::{flood, iperf3, local};
 use crate::tunnel::tunnel_device;
 
+/// Units, segments and bytes of both accounts.
+type Pair = ([u64; 3], [u64; 3]);
+
 /// `TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6`
 const OFFLOADS: u32 = 1 | 2 | 4;
 /// `struct virtio_net_hdr`
@@ -78,7 +81,7 @@ pub(crate) fn super_packets(family: Family) -> Result<()> {
         counts[0].segments > 2 * counts[0].units,
         "no super-packets: {counts:?}"
     );
-    let mut rows: BTreeMap<Tap, Vec<([u64; 3], [u64; 3])>> = BTreeMap::new();
+    let mut rows: BTreeMap<Tap, Vec<Pair>> = BTreeMap::new();
     for (index, [from, at]) in [[&a, &b], [&b, &a]].into_iter().enumerate() {
         let own = counts[index];
         let link = recorded.accounts[index].link(tunnel_device())?;
