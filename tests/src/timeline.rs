@@ -17,6 +17,7 @@
 //! Functions are named; the parser gives them addresses and the matching symbols.
 
 mod events;
+mod tcp;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -19,6 +19,9 @@ impl Timeline {
             "drop" => self.dropped(time, words),
             "retransmit" => self.retransmit(time, words),
             "recovery" => self.recovery(time, words),
+            "ack" => self.ack(time, words),
+            "data" => self.data(time, words),
+            "state" => self.state(time, words),
             "switch" => self.switch(time, words),
             "syscall" => self.syscall(time, words),
             "sockdrop" => {
@@ -32,7 +35,7 @@ impl Timeline {
         }
     }
 
-    fn push<E: bytemuck::Pod>(&mut self, event: &E) {
+    pub(super) fn push<E: bytemuck::Pod>(&mut self, event: &E) {
         let mut record = vec![0u64; size_of::<E>() / 8];
         bytemuck::cast_slice_mut(&mut record).copy_from_slice(bytemuck::bytes_of(event));
         self.events.push(record);
@@ -61,6 +64,7 @@ impl Timeline {
             event.flags |= event::packet_flags::WIREGUARD;
             event.marker = words.number("marker")?;
         }
+        event.tcp_flags = if words.0.contains_key("syn") { 2 } else { 0x10 };
         let (from, to) = words.ends()?;
         event.ip_version = if from.is_ipv4() { 4 } else { 6 };
         event.ip_proto = if words.0.contains_key("udp") { 17 } else { 6 };
@@ -134,22 +138,6 @@ impl Timeline {
         Ok(())
     }
 
-    fn retransmit(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
-        let mut event = event::Retransmit::zeroed();
-        event.header = header::<event::Retransmit>(time, ProbeId::TcpRetransmitSkb);
-        (event.netns, event.ip_version, event.sk, event.state) = (NETNS, 4, 1, 1);
-        let (from, to) = words.ends()?;
-        (event.laddr, event.lport) = address(from);
-        (event.raddr, event.rport) = address(to);
-        event.segments = words.number("segs")?;
-        event.ca_state = words.number("ca")?;
-        event.pending = words.number("pending")?;
-        event.error = words.number("error")?;
-        (event.stack, event.depth) = self.stack(words.text("stack")?);
-        self.push(&event);
-        Ok(())
-    }
-
     fn recovery(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
         let mut event = event::CongState::zeroed();
         event.header = header::<event::CongState>(time, ProbeId::TcpCongStateSet);
@@ -162,7 +150,7 @@ impl Timeline {
         Ok(())
     }
 
-    fn stack(&mut self, functions: &str) -> ([u64; event::STACK_DEPTH], u32) {
+    pub(super) fn stack(&mut self, functions: &str) -> ([u64; event::STACK_DEPTH], u32) {
         let mut stack = [0; event::STACK_DEPTH];
         let mut depth = 0;
         for (slot, function) in stack.iter_mut().zip(functions.split(',')) {
@@ -202,7 +190,7 @@ impl Timeline {
     }
 }
 
-fn header<E: vpnbench_common::layout::Event>(time: u64, probe: ProbeId) -> Header {
+pub(super) fn header<E: vpnbench_common::layout::Event>(time: u64, probe: ProbeId) -> Header {
     Header {
         time_ns: time,
         tid: 0,
@@ -212,7 +200,7 @@ fn header<E: vpnbench_common::layout::Event>(time: u64, probe: ProbeId) -> Heade
     }
 }
 
-fn address(end: SocketAddr) -> ([u8; 16], u16) {
+pub(super) fn address(end: SocketAddr) -> ([u8; 16], u16) {
     let mut bytes = [0; 16];
     match end.ip() {
         IpAddr::V4(ip) => bytes[..4].copy_from_slice(&ip.octets()),

@@ -9,21 +9,28 @@ pub mod benchmark;
 pub mod books;
 pub mod cause;
 pub mod coalescing;
+pub mod connections;
 pub mod devices;
 pub mod drops;
+pub mod episodes;
 pub mod flows;
 pub mod interfaces;
 pub mod ledger;
+pub mod limits;
 pub mod pairing;
 pub mod problem;
 pub mod reordering;
 mod retransmit_sums;
 pub mod retransmits;
+pub mod spurious;
+#[cfg(test)]
+mod spurious_properties;
 pub mod stages;
 pub mod symbols;
 pub mod syscalls;
 pub mod taps;
 pub mod threads;
+pub mod what_if;
 
 use std::collections::BTreeMap;
 
@@ -127,7 +134,7 @@ pub fn seconds(ns: u64) -> f64 {
 pub struct Analyses {
     taps: taps::Taps,
     flows: flows::Flows,
-    retransmits: retransmits::Retransmits,
+    connections: connections::Connections,
     drops: drops::Drops,
     threads: threads::Threads,
     syscalls: syscalls::Syscalls,
@@ -159,6 +166,10 @@ pub struct Outputs {
     pub flows: Vec<flows::FlowCount>,
     /// Retransmissions by cause.
     pub retransmits: retransmits::Output,
+    /// What TCP senders did and what held them back.
+    pub tcp_flows: Vec<connections::TcpFlow>,
+    /// What other settings would have done.
+    pub what_if: Vec<what_if::summary::Prediction>,
     /// Dropped packets.
     pub drops: drops::Output,
     /// CPU time per thread.
@@ -182,10 +193,14 @@ pub struct Outputs {
 }
 
 impl Analyses {
-    /// Analyses of a trace that begins with this frame, which says which tunnels are in the kernel.
+    /// Analyses of a trace that begins with this frame, which says which tunnels are in the kernel,
+    /// and with which settings TCP began: the replay of its loss detection takes them from there.
     #[must_use]
     pub fn new(start: &Start) -> Analyses {
-        let mut analyses = Analyses::default();
+        let mut analyses = Analyses {
+            connections: connections::Connections::of(start),
+            ..Analyses::default()
+        };
         analyses.pairing.begin(start);
         analyses
     }
@@ -202,7 +217,7 @@ impl Analyses {
         self.span.last_ns = Some(time);
         self.taps.observe(event);
         self.flows.observe(event);
-        self.retransmits.observe(event);
+        self.connections.observe(event);
         self.drops.observe(event);
         self.threads.observe(event);
         self.syscalls.observe(event);
@@ -226,7 +241,7 @@ impl Analyses {
         collect(found);
         let (flows, found) = self.flows.finish(context);
         collect(found);
-        let (retransmits, found) = self.retransmits.finish(context);
+        let (connections, found) = self.connections.finish(context);
         collect(found);
         let (drops, found) = self.drops.finish(context);
         collect(found);
@@ -247,7 +262,9 @@ impl Analyses {
         let outputs = Outputs {
             taps,
             flows,
-            retransmits,
+            retransmits: connections.retransmits,
+            tcp_flows: connections.flows,
+            what_if: connections.what_if,
             drops,
             threads,
             syscalls,

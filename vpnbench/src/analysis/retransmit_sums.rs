@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use vpnbench_common::catalog::ProbeId;
 
+use super::Context;
 use super::books::{Reconciliation, Relation};
 use super::cause::{CA_LOSS, Cause};
+use super::connections::SenderSums;
 use super::retransmits::{ByCause, Count, Flow, FlowRetransmits, Key, Output};
-use super::{Context, address};
+use super::spurious::Tally;
 
 /// Sums of one namespace that have a counter in the kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,11 +31,33 @@ pub(super) struct Sums {
     total: u64,
     failed: u64,
     by_cause: ByCause,
-    flows: BTreeMap<Flow, (u64, ByCause)>,
+    /// Retransmissions were not recorded: only what is proven without them counts.
+    certain_only: bool,
+    spurious: Tally,
+    spurious_by_cause: ByCause,
+    flows: BTreeMap<Flow, (u64, ByCause, Tally)>,
+    pub(super) senders: BTreeMap<u32, SenderSums>,
     pub(super) namespaces: BTreeMap<u32, NamespaceSums>,
 }
 
 impl Sums {
+    pub(super) fn new(context: &Context<'_>, senders: BTreeMap<u32, SenderSums>) -> Sums {
+        Sums {
+            senders,
+            certain_only: lost(context, ProbeId::TcpRetransmitSkb),
+            ..Sums::default()
+        }
+    }
+
+    /// Segments proven spurious.
+    fn proven(&self, tally: &Tally) -> u64 {
+        if self.certain_only {
+            tally.certain
+        } else {
+            tally.spurious
+        }
+    }
+
     pub(super) fn add(&mut self, key: &Key, cause: Cause, queue: bool, count: &Count) {
         self.total += count.segments;
         self.failed += count.failed;
@@ -42,7 +66,11 @@ impl Sums {
             let sums = self.flows.entry(flow).or_default();
             sums.0 += count.segments;
             sums.1.add(cause, count.segments);
+            sums.2.add(&count.spurious);
         }
+        self.spurious.add(&count.spurious);
+        self.spurious_by_cause
+            .add(cause, self.proven(&count.spurious));
         let sums = self.namespaces.entry(key.netns).or_default();
         sums.segments += count.segments;
         match cause {
@@ -79,13 +107,17 @@ impl Sums {
         let mut flows: Vec<FlowRetransmits> = self
             .flows
             .iter()
-            .filter(|(_, (segments, _))| *segments > 0)
-            .map(|(flow, (segments, by_cause))| FlowRetransmits {
-                netns: flow.netns,
-                local: address::endpoint(flow.version, &flow.local.0, Some(flow.local.1)),
-                remote: address::endpoint(flow.version, &flow.remote.0, Some(flow.remote.1)),
-                segments: *segments,
-                by_cause: *by_cause,
+            .filter(|(_, (segments, ..))| *segments > 0)
+            .map(|(flow, (segments, by_cause, tally))| {
+                let (local, remote) = flow.names();
+                FlowRetransmits {
+                    netns: flow.netns,
+                    local,
+                    remote,
+                    segments: *segments,
+                    by_cause: *by_cause,
+                    spurious: (tally.segments > 0).then_some(self.proven(tally)),
+                }
             })
             .collect();
         flows.sort_by_key(|row| std::cmp::Reverse(row.segments));
@@ -99,6 +131,13 @@ impl Sums {
             total: self.total,
             by_cause: self.by_cause,
             failed: self.failed,
+            spurious: Tally {
+                spurious: self.proven(&self.spurious),
+                ..self.spurious
+            },
+            spurious_by_cause: self.spurious_by_cause,
+            unjudged: self.total.saturating_sub(self.spurious.segments),
+            verdicts_incomplete: incomplete(context),
             episodes,
             flows,
             books: namespaces
@@ -131,7 +170,8 @@ impl Sums {
         if failed > 0 {
             total = total.note(format!("without the {failed} of TcpExtTCPRetransFail"));
         }
-        vec![
+        let mut lines = self.receiver_books(context, netns, &place);
+        let mut first = vec![
             total,
             line("TcpExtTCPFastRetrans", (sent, sums.fast), Relation::Equal),
             line(
@@ -166,6 +206,67 @@ impl Sums {
                 (entries, sums.reno_entries),
                 Relation::Equal,
             ),
+        ];
+        first.append(&mut lines);
+        first
+    }
+
+    /// Undos, duplicates and reports of duplicates.
+    fn receiver_books(
+        &self,
+        context: &Context<'_>,
+        netns: u32,
+        place: &str,
+    ) -> Vec<Reconciliation> {
+        let sums = self.senders.get(&netns).copied().unwrap_or_default();
+        let probes = context.attached(ProbeId::TcpProbe);
+        let counter = |name: &str| context.counter(netns, name);
+        let line = |name: &str, kernel: Option<u64>, own: u64, note: &str| {
+            let own = probes.then_some(own);
+            Reconciliation::new(name, place, kernel, own, Relation::KernelAtLeast).note(note)
+        };
+        let undos = [
+            "TcpExtTCPFullUndo",
+            "TcpExtTCPPartialUndo",
+            "TcpExtTCPDSACKUndo",
+            "TcpExtTCPLossUndo",
+        ];
+        let undos = undos.iter().map(|name| counter(name)).sum::<Option<u64>>();
+        vec![
+            line(
+                "TcpExtTCPFullUndo + PartialUndo + DSACKUndo + LossUndo",
+                undos,
+                sums.undone_at_exit + sums.undone_silently,
+                "two undos between two segments of a socket are seen as one",
+            ),
+            line(
+                "TcpExtTCPDSACKRecv",
+                counter("TcpExtTCPDSACKRecv"),
+                sums.dsacks_below,
+                "tcp_probe sees segments in ESTABLISHED only",
+            ),
+            line(
+                "TcpExtTCPDSACKOfoRecv",
+                counter("TcpExtTCPDSACKOfoRecv"),
+                sums.dsacks_above,
+                "tcp_probe sees segments in ESTABLISHED only",
+            ),
+            line(
+                "TcpExtTCPDSACKOldSent",
+                counter("TcpExtTCPDSACKOldSent"),
+                sums.duplicates_received,
+                "tcp_probe sees segments in ESTABLISHED only",
+            ),
         ]
     }
+}
+
+/// Whether events were lost that say what arrived.
+fn incomplete(context: &Context<'_>) -> bool {
+    lost(context, ProbeId::TcpProbe) || lost(context, ProbeId::TcpRetransmitSkb)
+}
+
+fn lost(context: &Context<'_>, probe: ProbeId) -> bool {
+    let lost = context.lost.get(&(probe as u8));
+    lost.is_some_and(|lost| *lost > 0)
 }

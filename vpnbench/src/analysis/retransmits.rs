@@ -4,15 +4,17 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use vpnbench_common::event;
 
 use super::books::Reconciliation;
 use super::cause::{self, Cause, Detection, Entry, EntryFields, Fields};
+use super::connections::{SenderSums, flow};
 use super::retransmit_sums::Sums;
+use super::spurious::Tally;
 use super::{Context, Problem, symbols};
-use crate::trace::Event;
 
 /// Distinct stacks, flows and sockets kept.
 const KEYS_MAX: usize = 4096;
@@ -92,6 +94,9 @@ pub struct FlowRetransmits {
     pub segments: u64,
     /// Segments by cause.
     pub by_cause: ByCause,
+    /// Segments of which an earlier copy arrived; null if nothing could be said about any.
+    #[serde(default)]
+    pub spurious: Option<u64>,
 }
 
 /// What the retransmissions came to.
@@ -103,6 +108,14 @@ pub struct Output {
     pub by_cause: ByCause,
     /// Attempts that failed before the segment left.
     pub failed: u64,
+    /// What is known about whether they were needed, and by cause.
+    pub spurious: Tally,
+    /// Spurious ones by cause.
+    pub spurious_by_cause: ByCause,
+    /// Handshake segments and failed look-ups: nothing can be said about them.
+    pub unjudged: u64,
+    /// Whether events were lost that could prove more of them spurious.
+    pub verdicts_incomplete: bool,
     /// Entries into Recovery: by RACK's time test, a threshold, RACK's timer.
     pub episodes: BTreeMap<&'static str, u64>,
     /// Most segments first.
@@ -135,6 +148,7 @@ pub(super) struct Count {
     pub(super) events: u64,
     pub(super) segments: u64,
     pub(super) failed: u64,
+    pub(super) spurious: Tally,
 }
 
 /// Collects retransmissions by what decides their cause.
@@ -142,7 +156,8 @@ pub(super) struct Count {
 pub struct Retransmits {
     stacks: BTreeMap<Vec<u64>, u32>,
     flows: BTreeMap<Flow, ()>,
-    counts: BTreeMap<Key, Count>,
+    keys: BTreeMap<Key, u32>,
+    counts: Vec<Count>,
     synacks: BTreeMap<(u32, Option<Flow>), u64>,
     entries: BTreeMap<(u32, u32, EntryFields), u64>,
     last_entry: BTreeMap<u64, (u32, EntryFields)>,
@@ -150,35 +165,35 @@ pub struct Retransmits {
 }
 
 impl Retransmits {
-    /// Takes one event.
-    pub fn observe(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Retransmit(event) => self.retransmit(event),
-            Event::SynAckRetransmit(event) => {
-                let flow = Flow {
-                    netns: event.netns,
-                    version: event.ip_version,
-                    local: (event.laddr, event.lport),
-                    remote: (event.raddr, event.rport),
-                };
-                let flow = self.known(flow);
-                *self.synacks.entry((event.netns, flow)).or_default() += 1;
-            }
-            Event::CongState(event) if event.new == CA_RECOVERY => self.entry(event),
-            Event::SockState(event) if event.new == CLOSE => {
-                self.last_entry.remove(&event.sk);
-            }
-            _ => {}
+    /// A SYN-ACK was sent again.
+    pub(super) fn synack(&mut self, event: &event::SynAckRetransmit) {
+        let local = (event.laddr, event.lport);
+        let remote = (event.raddr, event.rport);
+        let flow = flow(event.netns, event.ip_version, local, remote);
+        let flow = self.known(flow);
+        *self.synacks.entry((event.netns, flow)).or_default() += 1;
+    }
+
+    /// The congestion state changes.
+    pub(super) fn congestion(&mut self, event: &event::CongState) {
+        if event.new == CA_RECOVERY {
+            self.entry(event);
         }
     }
 
-    fn retransmit(&mut self, event: &event::Retransmit) {
-        let flow = self.known(Flow {
-            netns: event.netns,
-            version: event.ip_version,
-            local: (event.laddr, event.lport),
-            remote: (event.raddr, event.rport),
-        });
+    /// A socket changes its state.
+    pub(super) fn closed(&mut self, event: &event::SockState) {
+        if event.new == CLOSE {
+            self.last_entry.remove(&event.sk);
+        }
+    }
+
+    /// A segment was sent again, or an attempt failed. Returns the number of what its cause
+    /// depends on, for [`Retransmits::verdicts`].
+    pub(super) fn retransmit(&mut self, event: &event::Retransmit) -> u32 {
+        let local = (event.laddr, event.lport);
+        let remote = (event.raddr, event.rport);
+        let flow = self.known(flow(event.netns, event.ip_version, local, remote));
         let fields = Fields {
             state: event.state,
             ca_state: event.ca_state,
@@ -194,12 +209,27 @@ impl Retransmits {
             fields,
             entry,
         };
-        let count = self.counts.entry(key).or_default();
+        let next = u32::try_from(self.counts.len()).unwrap_or(u32::MAX);
+        let number = *self.keys.entry(key).or_insert(next);
+        if number == next {
+            self.counts.push(Count::default());
+        }
+        let count = &mut self.counts[number as usize];
         if event.error == 0 {
             count.events += 1;
             count.segments += u64::from(event.segments.max(1));
         } else {
             count.failed += 1;
+        }
+        number
+    }
+
+    /// What is known of segments sent again, by the numbers of [`Retransmits::retransmit`].
+    pub(super) fn verdicts(&mut self, verdicts: FxHashMap<u32, Tally>) {
+        for (number, tally) in verdicts {
+            if let Some(count) = self.counts.get_mut(number as usize) {
+                count.spurious.add(&tally);
+            }
         }
     }
 
@@ -249,11 +279,16 @@ impl Retransmits {
 
     /// Resolves the stacks and adds up.
     #[must_use]
-    pub fn finish(self, context: &Context<'_>) -> (Output, Vec<Problem>) {
+    pub(super) fn finish(
+        self,
+        context: &Context<'_>,
+        senders: BTreeMap<u32, SenderSums>,
+    ) -> (Output, Vec<Problem>) {
         let resolver = Resolver::new(&self.stacks, context);
-        let mut sums = Sums::default();
+        let mut sums = Sums::new(context, senders);
         let mut guessed = 0;
-        for (key, count) in &self.counts {
+        for (key, &number) in &self.keys {
+            let count = &self.counts[number as usize];
             let frames = resolver.frames(key.stack);
             let entry = key
                 .entry

@@ -8,17 +8,12 @@ use super::model::{
     self, Capture, Change, CommandStatus, Daemon, Environment, Flow, Loss, Outer, Report,
     Retransmits, Run, Tunnel,
 };
+use super::tcp;
 use crate::analysis::{Context, Outputs, Problem, Severity, address, seconds, threads};
 use crate::trace::model as trace;
 
 /// Parts that this version does not compute.
-const NOT_ANALYSED: [&str; 5] = [
-    "retransmits.spurious",
-    "cpu",
-    "what_if",
-    "findings",
-    "flows.rtt_us",
-];
+const NOT_ANALYSED: [&str; 2] = ["cpu", "findings"];
 
 /// What is known of the recording as a file.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +57,8 @@ pub fn build(
         tunnel: tunnels.first().cloned(),
         tunnels,
         flows: flows(context, &outputs),
+        tcp_flows: tcp::flows(context, &outputs.tcp_flows),
+        what_if: tcp::what_if(&outputs.what_if),
         retransmits: retransmissions(context, &outputs),
         stages: outputs.pairing.stages,
         waterfalls: outputs.pairing.waterfalls,
@@ -300,9 +297,13 @@ fn flows(context: &Context<'_>, outputs: &Outputs) -> Vec<Flow> {
         })
         .collect();
     let hands_over = [Tap::TunTx.name(), Tap::OuterTx.name()];
+    let senders = tcp::by_ends(&outputs.tcp_flows);
     let rows = outputs.flows.iter().map(|row| {
         let tcp = observed && row.protocol == "tcp" && hands_over.contains(&row.tap.as_str());
         let key = (row.netns, row.src.as_str(), row.dst.as_str());
+        let sender = senders
+            .get(&key)
+            .filter(|_| hands_over.contains(&row.tap.as_str()));
         Flow {
             src: row.src.clone(),
             dst: row.dst.clone(),
@@ -315,7 +316,8 @@ fn flows(context: &Context<'_>, outputs: &Outputs) -> Vec<Flow> {
             payload_bytes: row.payload_bytes,
             throughput_bps: row.throughput_bps,
             retransmits: tcp.then(|| sent_again.get(&key).copied().unwrap_or(0)),
-            ..Flow::default()
+            rtt_us: sender.and_then(|one| tcp::rtt(one)),
+            limited_by: sender.and_then(|one| tcp::limited_by(one)),
         }
     });
     rows.collect()
@@ -349,7 +351,7 @@ fn retransmissions(context: &Context<'_>, outputs: &Outputs) -> Retransmits {
         by_cause: observed.then_some(output.by_cause),
         failed: observed.then_some(output.failed),
         episodes: entries.then(|| episodes.collect()),
-        spurious: None,
+        spurious: tcp::spurious(output),
         flows: output.flows.clone(),
         reconciliation: output.books.clone(),
     }

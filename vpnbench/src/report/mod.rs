@@ -7,7 +7,9 @@ pub mod doctor;
 pub mod json;
 pub mod model;
 pub mod table;
+mod tcp;
 pub mod terminal;
+mod terminal_tcp;
 pub mod units;
 
 pub use build::{Recording, build};

@@ -10,8 +10,10 @@ pub use crate::analysis::benchmark::model::{Anchor, Benchmark, Interval, Quantil
 pub use crate::analysis::books::{Reconciliation, Relation};
 pub use crate::analysis::coalescing::Coalescing;
 pub use crate::analysis::drops::DropCount;
+pub use crate::analysis::episodes::EpisodeSums;
 pub use crate::analysis::interfaces::Interface;
 pub use crate::analysis::ledger::{Ledger, LedgerStage, Loss};
+pub use crate::analysis::limits::{AckPath, Chrono, Point, Shares, StateTimes};
 pub use crate::analysis::pairing::journeys::Waterfall;
 pub use crate::analysis::problem::{Problem, Severity};
 pub use crate::analysis::reordering::{Reordering, TcpBelief};
@@ -20,6 +22,7 @@ pub use crate::analysis::stages::StageTime;
 pub use crate::analysis::syscalls::SyscallCount;
 pub use crate::analysis::taps::TapCount;
 pub use crate::analysis::threads::ThreadTime;
+pub use crate::analysis::what_if::summary::ReproducedShares;
 
 /// Name of this schema.
 pub const SCHEMA: &str = "vpnbench.report.v1";
@@ -57,6 +60,9 @@ pub struct Report {
     pub coalescing: Vec<Coalescing>,
     /// TCP retransmissions.
     pub retransmits: Retransmits,
+    /// TCP senders: what they did and what held them back, most acknowledged bytes first.
+    #[serde(default)]
+    pub tcp_flows: Vec<TcpFlow>,
     /// CPU time per thread, busiest first.
     pub threads: Vec<ThreadTime>,
     /// CPU time by core and group.
@@ -249,11 +255,11 @@ pub struct Flow {
     pub payload_bytes: u64,
     /// 8 x bytes / time between first and last packet.
     pub throughput_bps: Option<f64>,
-    /// RTT; not computed yet.
+    /// RTT, only at the tap where a TCP sender hands packets over; `tcp_flows` says its source.
     pub rtt_us: Option<Quantiles>,
     /// Segments this flow's sender sent again; only at the tap where the sender hands packets over.
     pub retransmits: Option<u64>,
-    /// What the sender waited for; not computed yet.
+    /// What the TCP sender waited for, only at the tap where it hands packets over.
     pub limited_by: Option<LimitedBy>,
 }
 
@@ -278,7 +284,7 @@ pub struct Retransmits {
     pub failed: Option<u64>,
     /// Entries into fast recovery by what marked the segments lost; null if the probe was not attached.
     pub episodes: Option<BTreeMap<String, u64>>,
-    /// Those whose original had arrived; not computed yet.
+    /// Those of which an earlier copy arrived; null if nothing was sent again that could be judged.
     pub spurious: Option<Spurious>,
     /// By flow, most segments first.
     pub flows: Vec<FlowRetransmits>,
@@ -286,26 +292,80 @@ pub struct Retransmits {
     pub reconciliation: Vec<Reconciliation>,
 }
 
-/// Retransmissions of data that had arrived.
+/// Retransmissions of data of which an earlier copy arrived, before or after.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Spurious {
-    /// Segments.
+    /// Segments proven spurious.
     pub count: u64,
-    /// Of all retransmitted segments.
-    pub ratio: f64,
+    /// Of the segments that could be judged; null if events were lost that could prove more.
+    pub ratio: Option<f64>,
     /// Segments by cause.
     pub by_cause: ByCause,
     /// How it is known.
     pub evidence: SpuriousEvidence,
+    /// Segments that could be judged.
+    #[serde(default)]
+    pub judged: u64,
+    /// Segments of which nothing can be said: handshakes, sockets of which no segment was seen
+    /// arriving, single copies without a timestamp, and with lost events all that is not proven.
+    #[serde(default)]
+    pub unknown: u64,
+    /// Share of the segments judged by the receiver of which the sender's evidence alone (DSACK,
+    /// timestamps, undo) says the same; null where the receiver was not seen.
+    #[serde(default)]
+    pub sender_agrees: Option<f64>,
 }
 
-/// How spurious retransmissions are known.
+/// How spurious retransmissions are known, in segments; one segment may have several proofs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct SpuriousEvidence {
+    /// The earlier copy was seen at the receiver; null where no receiver was seen.
     pub original_seen: Option<u64>,
+    /// The receiver reported the duplicate.
     pub dsack: Option<u64>,
+    /// The sender took the window reduction back.
     pub undo: Option<u64>,
+    /// The acknowledgement echoed an older timestamp (Eifel).
+    #[serde(default)]
+    pub timestamps: Option<u64>,
+}
+
+/// A TCP sender.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TcpFlow {
+    /// `address:port` of the sender.
+    pub src: String,
+    /// `address:port` of the receiver.
+    pub dst: String,
+    /// Namespace of the sender.
+    pub namespace: String,
+    /// Bytes newly acknowledged.
+    pub acked_bytes: u64,
+    /// 8 x acknowledged bytes / time from the sender's first to its last event.
+    pub throughput_bps: Option<f64>,
+    /// Segment size in bytes.
+    pub mss: u32,
+    /// RTT in us.
+    pub rtt_us: Option<crate::analysis::limits::Quantiles>,
+    /// `segment-to-ack` (from the sender's device to its TCP, segments sent once) or
+    /// `kernel-srtt` (the kernel's smoothed RTT at each acknowledgement).
+    pub rtt_source: Option<String>,
+    /// Mean congestion window in segments, weighted by time.
+    pub cwnd_mean: Option<f64>,
+    /// Seconds in each state.
+    pub times: StateTimes,
+    /// Shares of the busy time; null if it never had unacknowledged data.
+    pub limited_by: Option<Shares>,
+    /// The kernel's own accounts; null without its tick frequency.
+    pub chrono: Option<Chrono>,
+    /// Episodes of fast recovery.
+    pub recovery: EpisodeSums,
+    /// Recoveries from timeouts.
+    pub loss: EpisodeSums,
+    /// The way back.
+    pub acks: AckPath,
+    /// Over time.
+    pub series: Vec<Point>,
 }
 
 /// CPU time by core and group.
@@ -317,22 +377,38 @@ pub struct Cpu {
     pub samples_by_group: Option<BTreeMap<String, u64>>,
 }
 
-/// Predicted effect of a setting.
+/// Predicted effect of a setting or of another path, for the same data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct WhatIf {
+    /// What is changed.
     pub change: String,
+    /// What would have happened.
     pub predicted: Predicted,
+    /// The model and how much of what did happen it reproduces, in words.
     pub basis: String,
+    /// What this kernel makes of the setting.
+    #[serde(default)]
+    pub kernel: String,
+    /// How much of what did happen the model reproduces.
+    #[serde(default)]
+    pub reproduced: Option<ReproducedShares>,
 }
 
 /// Predicted figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Predicted {
+    /// Segments sent again.
     pub retransmits: Option<u64>,
+    /// Of those, spurious; null if it is not known how many were.
     pub spurious: Option<u64>,
+    /// Throughput of all TCP senders together.
     pub throughput_bps: Option<f64>,
+    /// Within one standard error of the counts.
+    #[serde(default)]
+    pub throughput_low_bps: Option<f64>,
+    /// Within one standard error of the counts.
+    #[serde(default)]
+    pub throughput_high_bps: Option<f64>,
 }
 
 /// What the evidence says about a claim.

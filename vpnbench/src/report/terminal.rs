@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use super::model::{Loss, Report, Severity, TapCount};
 use super::table::{Align, Screen, Table, wrap};
+use super::terminal_tcp;
 use super::units::{bytes, count, duration, percent, rate, signed};
 
 /// Rows of a table before the rest is summed up in a line.
@@ -24,6 +25,8 @@ pub fn write(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result
     path::reordering(report, screen, out)?;
     taps(report, screen, out)?;
     retransmits(report, screen, out)?;
+    terminal_tcp::senders(report, screen, out)?;
+    terminal_tcp::what_if(report, screen, out)?;
     drops(report, screen, out)?;
     books(report, screen, out)?;
     threads(report, screen, out)?;
@@ -210,6 +213,7 @@ fn retransmits(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Resu
         "{title}   {}",
         wrap(&line, screen.width.saturating_sub(14), 14)
     )?;
+    terminal_tcp::spurious(report, screen, out)?;
     for flow in report.retransmits.flows.iter().take(ROWS / 2) {
         writeln!(
             out,
@@ -222,7 +226,7 @@ fn retransmits(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Resu
     writeln!(out)
 }
 
-fn cause_name(field: &str) -> &str {
+pub(super) fn cause_name(field: &str) -> &str {
     match field {
         "rto" => "timeout",
         "after_rto" => "after a timeout",

@@ -1,0 +1,355 @@
+//! What one end of a connection sends to the other.
+
+use rustc_hash::FxHashMap;
+use vpnbench_common::event;
+
+use super::paws::Paws;
+use super::sequence::Sequence;
+use super::state::State;
+use super::{FIN, Flow, SYN};
+use crate::analysis::episodes::{EpisodeSums, Episodes, Undone, Undos};
+use crate::analysis::limits::{self, Limits};
+use crate::analysis::spurious::{Ack, Arrival, Sent, Spurious, Tally};
+use crate::analysis::what_if::board::Transmission;
+use crate::analysis::what_if::replay::Arrived;
+use crate::analysis::what_if::rules::Rules;
+use crate::analysis::what_if::{self, WhatIf};
+
+/// `TCP_CA_Loss`.
+const LOSS: u8 = 4;
+
+/// A direction, ended.
+#[derive(Debug)]
+pub struct TcpFlow {
+    /// Inode number of the sender's namespace.
+    pub netns: u32,
+    /// Address and port of the sender.
+    pub local: String,
+    /// Address and port of the receiver.
+    pub remote: String,
+    /// What it did and what held it back.
+    pub limits: limits::Output,
+    /// Episodes, undos, DSACKs.
+    pub sums: SenderSums,
+    /// Segments sent again by what is known about them.
+    pub spurious: Tally,
+    /// What other settings would have done.
+    pub what_if: what_if::Output,
+}
+
+/// What a sender's events add up to, beside the kernel's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SenderSums {
+    /// Fast recovery.
+    pub recovery: EpisodeSums,
+    /// After timeouts.
+    pub loss: EpisodeSums,
+    /// Undos at the end of an episode.
+    pub undone_at_exit: u64,
+    /// Undos without a change of state.
+    pub undone_silently: u64,
+    /// Acknowledgements with a DSACK block below the acknowledgement.
+    pub dsacks_below: u64,
+    /// Acknowledgements with a DSACK block above it.
+    pub dsacks_above: u64,
+    /// Units of data that reached this end and began below `rcv_nxt`.
+    pub duplicates_received: u64,
+}
+
+impl SenderSums {
+    pub(super) fn add(&mut self, other: &SenderSums) {
+        self.recovery.add(&other.recovery);
+        self.loss.add(&other.loss);
+        self.undone_at_exit += other.undone_at_exit;
+        self.undone_silently += other.undone_silently;
+        self.dsacks_below += other.dsacks_below;
+        self.dsacks_above += other.dsacks_above;
+        self.duplicates_received += other.duplicates_received;
+    }
+}
+
+/// Data that reaches the receiver.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Data {
+    pub(super) time: u64,
+    pub(super) seq: u32,
+    pub(super) length: u32,
+    pub(super) tsval: Option<u32>,
+    pub(super) rcv_nxt: u32,
+    /// TCP discards it for its old timestamp.
+    pub(super) discarded: bool,
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Direction {
+    /// The sender's end, once an event of its socket was seen.
+    pub(super) flow: Option<Flow>,
+    pub(super) closed: bool,
+    sequence: Sequence,
+    /// Where its packets are seen first.
+    tap: Option<(u8, u32, u32)>,
+    highest: u64,
+    spurious: Spurious,
+    episodes: Episodes,
+    limits: Limits,
+    what_if: WhatIf,
+    paws: Paws,
+    dsacks: [u64; 2],
+    duplicates: u64,
+}
+
+impl Direction {
+    /// Whether this tap is where this direction's packets are seen first.
+    pub(super) fn at_tap(&mut self, packet: &event::Packet) -> bool {
+        let here = (packet.tap, packet.netns, packet.ifindex);
+        *self.tap.get_or_insert(here) == here
+    }
+
+    /// An event of the sender's socket says which end this is.
+    pub(super) fn sends_from(&mut self, flow: Flow, rules: Option<&Rules>) {
+        if self.flow.is_none() {
+            self.what_if.set_rules(rules.copied().unwrap_or_default());
+        }
+        self.flow = Some(flow);
+    }
+
+    /// The sender's device takes a segment or super-packet.
+    pub(super) fn transmitted(&mut self, packet: &event::Packet) {
+        let control =
+            u32::from(packet.tcp_flags & SYN != 0) + u32::from(packet.tcp_flags & FIN != 0);
+        let length = packet.payload_len + control;
+        if length == 0 {
+            return;
+        }
+        let start = self.sequence.place(packet.seq);
+        let end = start + u64::from(length);
+        if start < self.highest {
+            if packet.flags & event::packet_flags::TIMESTAMPS != 0 {
+                self.spurious.repeated_at_device(start, end, packet.tsval);
+            }
+            return;
+        }
+        self.highest = end;
+        let segment = match packet.gso_size {
+            0 => length,
+            size => u32::from(size),
+        };
+        self.what_if.transmitted(&Transmission {
+            time: packet.header.time_ns,
+            start,
+            end,
+            segment,
+        });
+    }
+
+    /// Whether TCP discards a segment that reaches this end for its old timestamp.
+    pub(super) fn discards(&mut self, probe: &event::TcpProbe) -> bool {
+        self.paws.discards(probe)
+    }
+
+    /// An acknowledgement of this direction's data leaves the receiver's device.
+    pub(super) fn ack_sent(&mut self, time: u64, ack: u32, pure: bool) {
+        let ack = self.sequence.near(ack);
+        self.limits.ack_sent(time, ack, pure);
+    }
+
+    /// Data of this direction reaches the receiver.
+    pub(super) fn arrived(&mut self, data: &Data) {
+        let start = self.sequence.place(data.seq);
+        let end = start + u64::from(data.length);
+        let rcv_nxt = self.sequence.near(data.rcv_nxt);
+        if !data.discarded {
+            self.limits.data_arrived(data.time, start, end, rcv_nxt);
+        }
+        self.spurious.arrived(Arrival {
+            start,
+            end,
+            tsval: data.tsval,
+            rcv_nxt,
+            time: data.time,
+            discarded: data.discarded,
+        });
+    }
+
+    /// A segment reaches this direction's sender: an acknowledgement. Returns the episode that was
+    /// undone since the last event.
+    pub(super) fn acknowledged(
+        &mut self,
+        probe: &event::TcpProbe,
+        discarded: bool,
+    ) -> Option<Undone> {
+        let time = probe.header.time_ns;
+        let state = State::from(probe);
+        let undone = self.episodes.state(time, &state);
+        self.limits.state(time, &state);
+        let behind = probe.seq.wrapping_sub(probe.rcv_nxt) as i32;
+        self.duplicates += u64::from(probe.payload_len > 0 && behind < 0);
+        let una = self.sequence.place(state.snd_una);
+        let ack = self.sequence.near(probe.ack);
+        let blocks = blocks(probe, &self.sequence);
+        let dsack = dsack(&blocks, ack);
+        if let Some((start, _)) = dsack.filter(|_| !discarded) {
+            self.dsacks[usize::from(start >= ack)] += 1;
+        }
+        let tsecr = (probe.options & 1 != 0).then_some(probe.tsecr);
+        self.spurious.acknowledged(Ack {
+            time,
+            una,
+            ack,
+            tsecr,
+            dsack,
+            min_rtt: u64::from(state.min_rtt_us) * 1000,
+        });
+        if discarded {
+            return undone;
+        }
+        let skip = usize::from(dsack.is_some());
+        let arrived = Arrived {
+            now: time,
+            ack,
+            blocks: &blocks[skip..],
+            dsack: dsack.map(|one| one.1),
+            tsecr,
+            data: probe.payload_len > 0,
+            high_seq: self.sequence.near(state.high_seq),
+            tlp_high_seq: (state.tlp_high_seq != 0).then(|| self.sequence.near(state.tlp_high_seq)),
+        };
+        if let Some(rtt) = self.what_if.acknowledged(&arrived, &state, &self.spurious) {
+            self.limits.rtt(rtt);
+        }
+        let sent = self.sequence.near(state.snd_nxt);
+        let bytes = if ack <= sent {
+            ack.saturating_sub(una)
+        } else {
+            0
+        };
+        let pure = probe.payload_len == 0;
+        self.limits.acked(time, ack, bytes, pure, state.srtt_8us);
+        undone
+    }
+
+    /// The sender took back the window reduction of an episode.
+    pub(super) fn undone(&mut self, undone: Undone) {
+        let edge = self.sequence.near(undone.edge);
+        self.spurious.undone(undone.episode, edge);
+    }
+
+    /// TCP sends a segment again. `cause` is what its cause depends on.
+    pub(super) fn resent(&mut self, event: &event::Retransmit, cause: u32) {
+        let time = event.header.time_ns;
+        let state = State::from(event);
+        let undone = self.episodes.state(time, &state);
+        if let Some(undone) = undone {
+            self.undone(undone);
+        }
+        if state.ca_state == LOSS && state.pending == 0 && state.retransmits > 0 {
+            self.limits.timed_out(time);
+        }
+        self.limits.state(time, &state);
+        if event.error != 0 {
+            return;
+        }
+        let segments = u32::from(event.segments.max(1));
+        self.episodes.resent(segments.into());
+        self.limits.resent(time, segments.into());
+        // The handshake is not seen at the receiver's `tcp_probe`.
+        if event.tcp_flags & 2 != 0 {
+            return;
+        }
+        let start = self.sequence.place(event.seq);
+        let end = self.sequence.place(event.end_seq).max(start);
+        self.what_if.resent(time, start, end, &state);
+        self.spurious.resent(Sent {
+            time,
+            start,
+            end,
+            segments,
+            key: cause,
+            episode: self.episodes.current(),
+        });
+    }
+
+    /// The sender's congestion state changes.
+    pub(super) fn congestion(&mut self, event: &event::CongState) {
+        let time = event.header.time_ns;
+        let state = State::from(event);
+        let undone = self.episodes.change(time, event.new, &state);
+        if let Some(undone) = undone {
+            self.undone(undone);
+        }
+        self.what_if.congestion(time, event.new, &state);
+        self.limits.state(time, &state);
+    }
+
+    /// The direction as a row, and the verdicts by cause.
+    pub(super) fn finish(mut self, hz: Option<u32>) -> (Option<TcpFlow>, FxHashMap<u32, Tally>) {
+        if let Some(last) = self.limits.last() {
+            self.episodes.finish(last);
+        }
+        let what_if = self.what_if.finish(&self.spurious);
+        let verdicts = self.spurious.finish();
+        let Some(flow) = self.flow else {
+            return (None, verdicts);
+        };
+        let mut spurious = Tally::default();
+        for tally in verdicts.values() {
+            spurious.add(tally);
+        }
+        let limits = self.limits.finish(hz);
+        let Undos { at_exit, silent } = self.episodes.undos;
+        let (local, remote) = flow.names();
+        let row = TcpFlow {
+            netns: flow.netns,
+            local,
+            remote,
+            limits,
+            sums: SenderSums {
+                recovery: self.episodes.recovery,
+                loss: self.episodes.loss,
+                undone_at_exit: at_exit,
+                undone_silently: silent,
+                dsacks_below: self.dsacks[0],
+                dsacks_above: self.dsacks[1],
+                duplicates_received: self.duplicates,
+            },
+            spurious,
+            what_if,
+        };
+        (Some(row), verdicts)
+    }
+}
+
+fn blocks(probe: &event::TcpProbe, sequence: &Sequence) -> Vec<(u64, u64)> {
+    let count = usize::from(probe.sack_count.min(4));
+    let pairs = probe.sack[..count * 2].chunks_exact(2);
+    pairs
+        .map(|pair| {
+            let start = sequence.near(pair[0]);
+            (start, start + u64::from(pair[1].wrapping_sub(pair[0])))
+        })
+        .collect()
+}
+
+/// The DSACK block (RFC 2883, section 4): the first one, below the acknowledgement or inside the
+/// second.
+fn dsack(blocks: &[(u64, u64)], ack: u64) -> Option<(u64, u64)> {
+    let first = *blocks.first()?;
+    let inside = blocks
+        .get(1)
+        .is_some_and(|second| first.0 >= second.0 && first.1 <= second.1);
+    (first.0 < ack || inside).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dsack_is_below_the_ack_or_inside_the_second_block() {
+        assert_eq!(dsack(&[(10, 20)], 15), Some((10, 20)));
+        assert_eq!(dsack(&[(30, 40), (20, 50)], 15), Some((30, 40)));
+        assert_eq!(dsack(&[(30, 40), (50, 60)], 15), None);
+        assert_eq!(dsack(&[], 15), None);
+    }
+}

@@ -1,0 +1,383 @@
+//! TCP connections: brings each event to the direction of the connection it belongs to.
+//!
+//! A direction is what one end sends to the other. Its sender is seen at its device (packets), in
+//! `tcp_probe` (acknowledgements that reach it), `tcp_retransmit_skb` and `tcp_cong_state_set`;
+//! its receiver in `tcp_probe` (data that reaches it) and at its device (acknowledgements it
+//! sends). Both ends are the same connection if their addresses and ports are, whatever their
+//! namespaces: nothing on the way translates addresses.
+//!
+//! A new SYN, or the closing of all sockets that were seen, ends a connection: ports may be used
+//! again.
+
+mod direction;
+mod paws;
+pub mod sequence;
+pub mod state;
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+use vpnbench_common::catalog::Tap;
+use vpnbench_common::event;
+
+use super::retransmits::{self, Flow, Retransmits};
+use super::what_if::rules::Rules;
+use super::what_if::summary::{Actual, Prediction, Sender, summary};
+use super::what_if::throughput::Control;
+use super::{Context, Problem, address};
+use crate::trace::Event;
+use crate::trace::model::Start;
+use direction::{Data, Direction};
+pub use direction::{SenderSums, TcpFlow};
+
+/// Connections that are followed at a time.
+const LIVE_MAX: usize = 4096;
+/// Directions of ended connections that are kept one by one.
+const ENDED_MAX: usize = 1024;
+/// `IPPROTO_TCP`.
+const TCP: u8 = 6;
+/// `TCP_CLOSE`.
+const CLOSE: u8 = 7;
+const FIN: u16 = 1;
+const SYN: u16 = 2;
+const ACK: u16 = 0x10;
+
+/// Address and port.
+pub(super) type End = ([u8; 16], u16);
+
+/// What the TCP analyses came to.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// The retransmit ledger.
+    pub retransmits: retransmits::Output,
+    /// Directions that carried data or sent something again, most acknowledged bytes first.
+    pub flows: Vec<TcpFlow>,
+    /// What other settings would have done.
+    pub what_if: Vec<Prediction>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    version: u8,
+    low: End,
+    high: End,
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    /// From the lower end to the higher, and back.
+    directions: [Direction; 2],
+    /// Sequence number of the last SYN without ACK.
+    syn: Option<u32>,
+}
+
+/// Follows all connections.
+#[derive(Debug, Default)]
+pub struct Connections {
+    live: FxHashMap<Key, Box<Connection>>,
+    ended: Vec<TcpFlow>,
+    retransmits: Retransmits,
+    unfollowed: u64,
+    unlisted: u64,
+    hz: Option<u32>,
+    rules: FxHashMap<u32, Rules>,
+}
+
+fn key(version: u8, from: End, to: End) -> (Key, usize) {
+    let (version, from, to) = native(version, from, to);
+    if from <= to {
+        let (low, high) = (from, to);
+        (Key { version, low, high }, 0)
+    } else {
+        let (low, high) = (to, from);
+        (Key { version, low, high }, 1)
+    }
+}
+
+impl Connections {
+    /// Takes one event.
+    pub fn observe(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Packet(packet) if packet.ip_proto == TCP => self.packet(packet),
+            Event::TcpProbe(probe) => self.probe(probe),
+            Event::Retransmit(event) => self.retransmit(event),
+            Event::CongState(event) => self.congestion(event),
+            Event::SockState(event) => {
+                self.retransmits.closed(event);
+                if event.ip_proto == TCP && event.new == CLOSE {
+                    self.close(event);
+                }
+            }
+            Event::SynAckRetransmit(event) => self.retransmits.synack(event),
+            _ => {}
+        }
+    }
+
+    /// Follows the connections of a recording with the settings it began with.
+    #[must_use]
+    pub fn of(start: &Start) -> Connections {
+        let namespaces = start.environment.namespaces.iter();
+        Connections {
+            hz: start.host.hz,
+            rules: namespaces
+                .map(|one| (one.netns, Rules::of(start, one.netns)))
+                .collect(),
+            ..Connections::default()
+        }
+    }
+
+    fn connection(&mut self, key: Key) -> Option<(&mut Connection, &FxHashMap<u32, Rules>)> {
+        if !self.live.contains_key(&key) && self.live.len() >= LIVE_MAX {
+            self.unfollowed += 1;
+            return None;
+        }
+        Some((self.live.entry(key).or_default(), &self.rules))
+    }
+
+    fn packet(&mut self, packet: &event::Packet) {
+        let unreadable = packet.flags & event::packet_flags::TRUNCATED != 0;
+        if unreadable || packet.is_later_fragment() {
+            return;
+        }
+        let tap = Tap::from_number(packet.tap);
+        let sends = [Tap::TunQueue, Tap::TunTx, Tap::OuterQueue, Tap::OuterTx];
+        if !tap.is_some_and(|tap| sends.contains(&tap)) {
+            return;
+        }
+        let from = (packet.saddr, packet.sport);
+        let to = (packet.daddr, packet.dport);
+        let (key, index) = key(packet.ip_version, from, to);
+        let opens = packet.tcp_flags & (SYN | ACK) == SYN;
+        if opens {
+            self.opened(key, packet.seq);
+        }
+        if packet.payload_len == 0 && !opens && !self.live.contains_key(&key) {
+            return;
+        }
+        let Some((connection, _)) = self.connection(key) else {
+            return;
+        };
+        let [ours, theirs] = connection.pair(index);
+        if !ours.at_tap(packet) {
+            return;
+        }
+        if packet.tcp_flags & ACK != 0 {
+            theirs.ack_sent(packet.header.time_ns, packet.ack, packet.payload_len == 0);
+        }
+        ours.transmitted(packet);
+    }
+
+    /// A SYN: the same ports with another initial sequence number are another connection.
+    fn opened(&mut self, key: Key, seq: u32) {
+        let known = self.live.get(&key).and_then(|one| one.syn);
+        if known.is_some_and(|known| known != seq) {
+            self.end(key);
+        }
+        if let Some((connection, _)) = self.connection(key) {
+            connection.syn = Some(seq);
+        }
+    }
+
+    fn probe(&mut self, probe: &event::TcpProbe) {
+        let local = (probe.laddr, probe.lport);
+        let remote = (probe.raddr, probe.rport);
+        let (key, index) = key(probe.ip_version, local, remote);
+        let Some((connection, rules)) = self.connection(key) else {
+            return;
+        };
+        let time = probe.header.time_ns;
+        let [ours, theirs] = connection.pair(index);
+        let end = flow(probe.netns, probe.ip_version, local, remote);
+        ours.sends_from(end, rules.get(&probe.netns));
+        let fin = u32::from(probe.tcp_flags & FIN != 0);
+        let discarded = ours.discards(probe);
+        if probe.payload_len + fin > 0 {
+            theirs.arrived(&Data {
+                time,
+                seq: probe.seq,
+                length: probe.payload_len + fin,
+                tsval: (probe.options & 1 != 0).then_some(probe.tsval),
+                rcv_nxt: probe.rcv_nxt,
+                discarded,
+            });
+        }
+        let undone = ours.acknowledged(probe, discarded);
+        if let Some(undone) = undone {
+            ours.undone(undone);
+        }
+    }
+
+    fn retransmit(&mut self, event: &event::Retransmit) {
+        let cause = self.retransmits.retransmit(event);
+        let local = (event.laddr, event.lport);
+        let remote = (event.raddr, event.rport);
+        let (key, index) = key(event.ip_version, local, remote);
+        let Some((connection, rules)) = self.connection(key) else {
+            return;
+        };
+        let [ours, _] = connection.pair(index);
+        let end = flow(event.netns, event.ip_version, local, remote);
+        ours.sends_from(end, rules.get(&event.netns));
+        ours.resent(event, cause);
+    }
+
+    fn congestion(&mut self, event: &event::CongState) {
+        self.retransmits.congestion(event);
+        let local = (event.laddr, event.lport);
+        let remote = (event.raddr, event.rport);
+        let (key, index) = key(event.ip_version, local, remote);
+        if let Some(connection) = self.live.get_mut(&key) {
+            let [ours, _] = connection.pair(index);
+            ours.congestion(event);
+        }
+    }
+
+    fn close(&mut self, event: &event::SockState) {
+        let local = (event.laddr, event.lport);
+        let remote = (event.raddr, event.rport);
+        let (key, index) = key(event.ip_version, local, remote);
+        let Some(connection) = self.live.get_mut(&key) else {
+            return;
+        };
+        connection.directions[index].closed = true;
+        let open = |one: &Direction| one.flow.is_some() && !one.closed;
+        if !connection.directions.iter().any(open) {
+            self.end(key);
+        }
+    }
+
+    fn end(&mut self, key: Key) {
+        let Some(connection) = self.live.remove(&key) else {
+            return;
+        };
+        for direction in connection.directions {
+            let (row, verdicts) = direction.finish(self.hz);
+            self.retransmits.verdicts(verdicts);
+            let Some(row) = row else { continue };
+            if self.ended.len() < ENDED_MAX {
+                self.ended.push(row);
+            } else {
+                self.unlisted += 1;
+            }
+        }
+    }
+
+    /// Ends all connections.
+    #[must_use]
+    pub fn finish(mut self, context: &Context<'_>) -> (Output, Vec<Problem>) {
+        self.hz = context.start.host.hz;
+        let mut keys: Vec<Key> = self.live.keys().copied().collect();
+        keys.sort_unstable_by_key(|key| (key.version, key.low, key.high));
+        for key in keys {
+            self.end(key);
+        }
+        let mut flows = std::mem::take(&mut self.ended);
+        flows.sort_by_key(|one| std::cmp::Reverse(one.limits.acked_bytes));
+        let mut problems = Vec::new();
+        if self.unfollowed > 0 {
+            let message = format!(
+                "more than {LIVE_MAX} TCP connections at a time: {} events of others are not followed",
+                self.unfollowed
+            );
+            problems.push(Problem::data_loss("flows", message));
+        }
+        if self.unlisted > 0 {
+            let message = format!(
+                "more than {ENDED_MAX} TCP flows: {} are in the sums only",
+                self.unlisted
+            );
+            problems.push(Problem::info("flows", message));
+        }
+        let episodes = sums(&flows);
+        let (retransmits, found) = self.retransmits.finish(context, episodes);
+        problems.extend(found);
+        let what_if = predictions(context, &flows, &retransmits);
+        let output = Output {
+            retransmits,
+            flows,
+            what_if,
+        };
+        (output, problems)
+    }
+}
+
+fn predictions(
+    context: &Context<'_>,
+    flows: &[TcpFlow],
+    retransmits: &retransmits::Output,
+) -> Vec<Prediction> {
+    let senders: Vec<Sender<'_>> = flows
+        .iter()
+        .map(|flow| {
+            let namespace = context.namespace(flow.netns).0;
+            let control = namespace
+                .and_then(|one| one.sysctls.get("net.ipv4.tcp_congestion_control"))
+                .map(|name| name.trim());
+            let sums = &flow.sums;
+            let undone = sums.recovery.undone + sums.loss.undone;
+            Sender {
+                output: &flow.what_if,
+                throughput_bps: flow.limits.throughput_bps,
+                rtt_s: flow.limits.rtt_us.map(|rtt| rtt.mean / 1e6),
+                cwnd_share: flow.limits.limited_by.map_or(0.0, |shares| shares.cwnd),
+                reductions: (sums.recovery.count + sums.loss.count).saturating_sub(undone),
+                control: Control::of(control),
+            }
+        })
+        .collect();
+    let known = retransmits.spurious.segments > 0 && !retransmits.verdicts_incomplete;
+    let actual = Actual {
+        retransmits: retransmits.total,
+        spurious: known.then_some(retransmits.spurious.spurious),
+        probes: (retransmits.by_cause.tlp, retransmits.spurious_by_cause.tlp),
+    };
+    summary(&senders, actual)
+}
+
+fn sums(flows: &[TcpFlow]) -> BTreeMap<u32, SenderSums> {
+    let mut result: BTreeMap<u32, SenderSums> = BTreeMap::new();
+    for flow in flows {
+        result.entry(flow.netns).or_default().add(&flow.sums);
+    }
+    result
+}
+
+/// IPv4 addresses as they are, also on a socket of IPv6 (RFC 4291, section 2.5.5.2).
+pub(super) fn native(version: u8, local: End, remote: End) -> (u8, End, End) {
+    const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+    if version != 6 || local.0[..12] != MAPPED || remote.0[..12] != MAPPED {
+        return (version, local, remote);
+    }
+    let four = |(ip, port): End| {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&ip[12..]);
+        (bytes, port)
+    };
+    (4, four(local), four(remote))
+}
+
+pub(super) fn flow(netns: u32, version: u8, local: End, remote: End) -> Flow {
+    let (version, local, remote) = native(version, local, remote);
+    Flow {
+        netns,
+        version,
+        local,
+        remote,
+    }
+}
+
+impl Connection {
+    fn pair(&mut self, index: usize) -> [&mut Direction; 2] {
+        let [low, high] = &mut self.directions;
+        if index == 0 { [low, high] } else { [high, low] }
+    }
+}
+
+impl Flow {
+    /// Both ends as text.
+    #[must_use]
+    pub(super) fn names(&self) -> (String, String) {
+        let name = |(ip, port): &End| address::endpoint(self.version, ip, Some(*port));
+        (name(&self.local), name(&self.remote))
+    }
+}

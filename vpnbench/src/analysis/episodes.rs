@@ -1,0 +1,238 @@
+//! Episodes of loss recovery and what each cost: from the entry into Recovery or Loss to the
+//! return to Open (`tcp_cong_state_set`, net/ipv4/tcp_input.c).
+//!
+//! * Window before: `prior_cwnd`, which `tcp_init_cwnd_reduction` and `tcp_enter_loss` save.
+//! * Window after: `snd_ssthresh`, to which the window is set at the end (`tcp_end_cwnd_reduction`),
+//!   or `snd_cwnd` where the reduction was undone.
+//! * Undone: `undo_marker` was set on entry and is 0 at the exit. `tcp_simple_retransmit` clears it
+//!   on entry; such episodes cannot be undone.
+//!   `snd_una` before or behind `high_seq` tells partial undo from full undo. A partial undo that
+//!   stays in Recovery, and a DSACK that undoes a reduction in Open or Disorder, change no state:
+//!   they are seen as `undo_marker` going to 0 between two events.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::connections::state::State;
+
+/// `TCP_CA_Recovery`.
+const RECOVERY: u32 = 3;
+/// `TCP_CA_Loss`.
+const LOSS: u32 = 4;
+
+/// What episodes of one kind came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EpisodeSums {
+    /// Episodes that began.
+    pub count: u64,
+    /// Of those, taken back by the sender (undo).
+    pub undone: u64,
+    /// Seconds from entry to exit; those that had not ended count up to the last event.
+    pub time_s: f64,
+    /// Segments sent again in them.
+    pub retransmits: u64,
+    /// Segments of congestion window given up, those given back not counted.
+    pub cwnd_lost: u64,
+}
+
+impl EpisodeSums {
+    pub(super) fn add(&mut self, other: &EpisodeSums) {
+        self.count += other.count;
+        self.undone += other.undone;
+        self.time_s += other.time_s;
+        self.retransmits += other.retransmits;
+        self.cwnd_lost += other.cwnd_lost;
+    }
+}
+
+/// Undos as the kernel counts them, seen from outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Undos {
+    /// At the end of an episode.
+    pub at_exit: u64,
+    /// Without a change of state.
+    pub silent: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    number: u32,
+    kind: u32,
+    began: u64,
+    edge: u32,
+    cwnd: u32,
+    can_undo: bool,
+    retransmits: u64,
+}
+
+/// An episode that was taken back: its number and where it began (`snd_una`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undone {
+    /// Number of the episode.
+    pub episode: u32,
+    /// `snd_una` on entry.
+    pub edge: u32,
+}
+
+/// The episodes of one sender.
+#[derive(Debug, Default)]
+pub struct Episodes {
+    running: Option<Running>,
+    number: u32,
+    marker: Option<u32>,
+    last_ns: u64,
+    /// Fast recovery.
+    pub recovery: EpisodeSums,
+    /// After a timeout.
+    pub loss: EpisodeSums,
+    /// Undos.
+    pub undos: Undos,
+}
+
+impl Episodes {
+    /// Number of the episode that is running, 0 outside of one.
+    #[must_use]
+    pub fn current(&self) -> u32 {
+        self.running.map_or(0, |one| one.number)
+    }
+
+    /// Segments were sent again.
+    pub fn resent(&mut self, segments: u64) {
+        if let Some(running) = &mut self.running {
+            running.retransmits += segments;
+        }
+    }
+
+    /// A state between two changes. Returns the episode that was undone without one.
+    pub fn state(&mut self, time: u64, state: &State) -> Option<Undone> {
+        self.last_ns = time;
+        let before = self.marker.replace(state.undo_marker);
+        if before.is_none_or(|marker| marker == 0) || state.undo_marker != 0 {
+            return None;
+        }
+        self.undos.silent += 1;
+        let running = self.running.as_mut()?;
+        running.can_undo = false;
+        let sums = if running.kind == LOSS {
+            &mut self.loss
+        } else {
+            &mut self.recovery
+        };
+        sums.undone += 1;
+        Some(Undone {
+            episode: running.number,
+            edge: running.edge,
+        })
+    }
+
+    /// A change of the congestion state. Returns the episode that was undone by it.
+    pub fn change(&mut self, time: u64, new: u32, state: &State) -> Option<Undone> {
+        self.last_ns = time;
+        let undone = self.end(time, state);
+        self.marker = Some(state.undo_marker);
+        if new == RECOVERY || new == LOSS {
+            self.number = self.number.wrapping_add(1).max(1);
+            self.running = Some(Running {
+                number: self.number,
+                kind: new,
+                began: time,
+                edge: state.snd_una,
+                cwnd: state.prior_cwnd.max(state.snd_cwnd),
+                can_undo: state.undo_marker != 0,
+                retransmits: 0,
+            });
+        }
+        undone
+    }
+
+    fn end(&mut self, time: u64, state: &State) -> Option<Undone> {
+        let running = self.running.take()?;
+        let undone = running.can_undo && state.undo_marker == 0;
+        self.account(&running, time, undone, state);
+        if !undone {
+            return None;
+        }
+        self.undos.at_exit += 1;
+        Some(Undone {
+            episode: running.number,
+            edge: running.edge,
+        })
+    }
+
+    fn account(&mut self, running: &Running, time: u64, undone: bool, state: &State) {
+        let sums = if running.kind == LOSS {
+            &mut self.loss
+        } else {
+            &mut self.recovery
+        };
+        sums.count += 1;
+        sums.undone += u64::from(undone);
+        sums.time_s += super::seconds(time.saturating_sub(running.began));
+        sums.retransmits += running.retransmits;
+        // `can_undo` is cleared by an undo without a change of state.
+        let after = if undone || !running.can_undo {
+            state.snd_cwnd.max(state.ssthresh.min(running.cwnd))
+        } else {
+            state.ssthresh
+        };
+        sums.cwnd_lost += u64::from(running.cwnd.saturating_sub(after));
+    }
+
+    /// Closes what has not ended.
+    pub fn finish(&mut self, last: &State) {
+        if let Some(running) = self.running.take() {
+            self.account(&running, self.last_ns, false, last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(cwnd: u32, ssthresh: u32, marker: u32) -> State {
+        State {
+            snd_cwnd: cwnd,
+            prior_cwnd: cwnd,
+            ssthresh,
+            undo_marker: marker,
+            ..State::default()
+        }
+    }
+
+    #[test]
+    fn an_episode_costs_window_and_time_unless_it_is_undone() {
+        let mut episodes = Episodes::default();
+        assert_eq!(episodes.change(0, 3, &state(20, 14, 100)), None);
+        episodes.resent(2);
+        assert_eq!(episodes.change(50_000_000, 0, &state(15, 14, 100)), None);
+        assert_eq!(episodes.recovery.cwnd_lost, 6);
+        episodes.change(60_000_000, 3, &state(14, 9, 200));
+        let undone = episodes.change(70_000_000, 0, &state(14, 20, 0));
+        assert_eq!(undone.map(|one| one.episode), Some(2));
+        let found = episodes.recovery;
+        assert_eq!((found.count, found.undone), (2, 1));
+        assert_eq!((found.retransmits, found.cwnd_lost), (2, 6));
+        assert!((found.time_s - 0.06).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_episode_of_pmtu_is_never_undone() {
+        let mut episodes = Episodes::default();
+        episodes.change(0, 4, &state(20, 14, 0));
+        assert_eq!(episodes.change(1, 0, &state(20, 14, 0)), None);
+        assert_eq!(episodes.loss.undone, 0);
+    }
+
+    #[test]
+    fn an_undo_between_two_segments_is_seen() {
+        let mut episodes = Episodes::default();
+        episodes.change(0, 3, &state(20, 14, 100));
+        assert_eq!(episodes.state(1, &state(20, 14, 100)), None);
+        assert!(episodes.state(2, &state(20, 14, 0)).is_some());
+        assert_eq!(episodes.undos.silent, 1);
+        episodes.change(3, 0, &state(20, 20, 0));
+        assert_eq!(episodes.undos.at_exit, 0);
+        assert_eq!(episodes.recovery.undone, 1);
+    }
+}

@@ -1,0 +1,261 @@
+//! What other settings would have done: a replay of the recorded acknowledgements through a model
+//! of the kernel's loss detection (net/ipv4/tcp_input.c, tcp_recovery.c, tcp_timer.c).
+//!
+//! Two steps. [`replay`] predicts each step of what did happen from the recorded state before it;
+//! the share that it gets right is printed with each prediction. [`simulation`] runs free: for the
+//! settings as they were and for each change, on the same fates of the same segments ([`fate`]).
+//! Predicted = what happened + (simulated with the change - simulated as it was).
+//!
+//! It speaks of the same data over the same path. What a changed window does to queues, and so to
+//! loss and reordering, it does not know.
+
+pub mod board;
+pub mod fate;
+pub mod path;
+pub mod rack;
+pub mod replay;
+pub mod rules;
+pub mod simulation;
+pub mod summary;
+pub mod throughput;
+
+use board::Transmission;
+use fate::{Fate, Measured, Waiting};
+use path::{Changer, Path};
+use replay::{Arrived, Replay, Reproduced};
+use rules::Rules;
+use simulation::{Outcome, Simulation};
+
+use super::connections::state::State;
+use super::spurious::Spurious;
+
+/// A change of settings or of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// As it was.
+    None,
+    /// `tcp_reordering=10`
+    Reordering,
+    /// `tcp_recovery=0`
+    Recovery,
+    /// `tcp_early_retrans=0`
+    EarlyRetrans,
+    /// All three.
+    All,
+    /// No reordering between the sender's device and the receiver's TCP.
+    InOrder,
+    /// No loss there.
+    Lossless,
+}
+
+impl Change {
+    /// All changes, the unchanged first.
+    pub const ALL: [Change; 7] = [
+        Change::None,
+        Change::Reordering,
+        Change::Recovery,
+        Change::EarlyRetrans,
+        Change::All,
+        Change::InOrder,
+        Change::Lossless,
+    ];
+
+    /// The settings after the change.
+    #[must_use]
+    pub fn rules(self, rules: &Rules) -> Rules {
+        let mut changed = *rules;
+        if matches!(self, Change::Reordering | Change::All) {
+            changed.reordering = 10;
+        }
+        if matches!(self, Change::Recovery | Change::All) {
+            changed.recovery = 0;
+        }
+        if matches!(self, Change::EarlyRetrans | Change::All) {
+            changed.early_retrans = 0;
+        }
+        changed
+    }
+
+    fn path(self) -> Path {
+        match self {
+            Change::InOrder => Path::InOrder,
+            Change::Lossless => Path::Lossless,
+            _ => Path::AsItWas,
+        }
+    }
+}
+
+/// What decides what a simulation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Case {
+    reordering: u32,
+    rfc6675: bool,
+    static_window: bool,
+    no_threshold: bool,
+    path: Path,
+}
+
+#[derive(Debug)]
+struct Run {
+    case: Case,
+    path: Changer,
+    simulation: Simulation,
+}
+
+/// One sender: what happened, and what would have happened.
+#[derive(Debug, Default)]
+pub struct WhatIf {
+    replay: Replay,
+    waiting: Waiting,
+    runs: Vec<Run>,
+    /// Segments before anything was out of order: the same in all cases.
+    plain: u64,
+    measured: Measured,
+}
+
+/// One sender, ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Output {
+    /// How well the model reproduces what happened.
+    pub reproduced: Reproduced,
+    /// By [`Change::ALL`].
+    pub outcomes: [Outcome; Change::ALL.len()],
+    /// The sender's settings.
+    pub rules: Rules,
+    /// The socket began with another `reordering` than the sysctl's: `tcp_metrics` had one.
+    pub cached_metrics: Option<u32>,
+    /// Anything was out of order, SACKed or sent again.
+    pub simulated: bool,
+}
+
+impl WhatIf {
+    /// The sender's settings.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.replay.set_rules(rules);
+    }
+
+    /// New data leaves.
+    pub fn transmitted(&mut self, unit: &Transmission) {
+        self.replay.transmitted(unit);
+    }
+
+    /// An acknowledgement with the state before it. Returns an RTT sample in ns.
+    pub fn acknowledged(
+        &mut self,
+        arrived: &Arrived<'_>,
+        state: &State,
+        verdicts: &Spurious,
+    ) -> Option<u64> {
+        let rtt = self.replay.acknowledged(arrived, state);
+        let tick = self.replay.rules().tick_ns;
+        self.measured = Measured {
+            min_rtt: u64::from(state.min_rtt_us) * 1000,
+            srtt: u64::from(state.srtt_8us) * 1000 / 8,
+            rto: u64::from(state.rto_jiffies) * tick,
+            mss: state.mss,
+        };
+        for segment in self.replay.board.gone() {
+            self.waiting.push(*segment, self.measured);
+        }
+        self.release(arrived.now, verdicts);
+        rtt
+    }
+
+    /// The congestion state changes.
+    pub fn congestion(&mut self, now: u64, new: u32, state: &State) {
+        self.replay.congestion(now, new, state);
+    }
+
+    /// The kernel sends a range again.
+    pub fn resent(&mut self, now: u64, start: u64, end: u64, state: &State) {
+        self.replay.resent(now, start, end, state);
+    }
+
+    fn release(&mut self, now: u64, verdicts: &Spurious) {
+        while let Some(fate) = self.waiting.pop(now, verdicts) {
+            if self.runs.is_empty() {
+                if !fate.disordered {
+                    self.plain += 1;
+                    continue;
+                }
+                self.begin();
+            }
+            for run in &mut self.runs {
+                run.push(fate);
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        for change in Change::ALL {
+            let case = self.case(change);
+            if self.runs.iter().any(|run| run.case == case) {
+                continue;
+            }
+            let rules = change.rules(self.replay.rules());
+            self.runs.push(Run {
+                case,
+                path: Changer::new(case.path),
+                simulation: Simulation::new(rules, case.reordering),
+            });
+        }
+    }
+
+    fn cached_metrics(&self) -> Option<u32> {
+        let first = self.replay.first_reordering();
+        first.filter(|first| *first != self.replay.rules().reordering)
+    }
+
+    fn case(&self, change: Change) -> Case {
+        let rules = change.rules(self.replay.rules());
+        Case {
+            reordering: self.cached_metrics().unwrap_or(rules.reordering),
+            rfc6675: rules.rfc6675(),
+            static_window: rules.static_window(),
+            no_threshold: rules.no_threshold(),
+            path: change.path(),
+        }
+    }
+
+    /// Ends all cases. `verdicts` must still hold all that is open.
+    #[must_use]
+    pub fn finish(mut self, verdicts: &Spurious) -> Output {
+        self.release(u64::MAX, verdicts);
+        let simulated = !self.runs.is_empty();
+        let cases = Change::ALL.map(|change| self.case(change));
+        let mut result = Output {
+            reproduced: self.replay.reproduced(),
+            rules: *self.replay.rules(),
+            cached_metrics: self.cached_metrics(),
+            simulated,
+            ..Output::default()
+        };
+        let runs: Vec<(Case, Outcome)> = self
+            .runs
+            .into_iter()
+            .map(|run| (run.case, run.finish()))
+            .collect();
+        for (outcome, case) in result.outcomes.iter_mut().zip(cases) {
+            if let Some((_, found)) = runs.iter().find(|(one, _)| *one == case) {
+                *outcome = *found;
+            }
+            outcome.segments += self.plain;
+        }
+        result
+    }
+}
+
+impl Run {
+    fn push(&mut self, fate: Fate) {
+        if let Some(fate) = self.path.next(fate) {
+            self.simulation.push(fate);
+        }
+    }
+
+    fn finish(mut self) -> Outcome {
+        while let Some(fate) = self.path.rest() {
+            self.simulation.push(fate);
+        }
+        self.simulation.finish()
+    }
+}
