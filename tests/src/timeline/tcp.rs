@@ -107,9 +107,10 @@ impl Timeline {
         event.sk = 1;
         event.seq = words.number("seq")?;
         event.segments = words.number("segs")?;
-        event.end_seq = match words.number("end")? {
-            0 => event.seq.wrapping_add(u32::from(event.segments) * 1448),
-            end => end,
+        event.end_seq = if words.0.contains_key("end") {
+            words.number("end")?
+        } else {
+            event.seq.wrapping_add(u32::from(event.segments) * 1448)
         };
         event.error = words.number("error")?;
         (event.stack, event.depth) = self.stack(words.text("stack")?);

@@ -169,8 +169,8 @@ impl Connections {
 
     /// A SYN: the same ports with another initial sequence number are another connection.
     fn opened(&mut self, key: Key, seq: u32) {
-        let known = self.live.get(&key).and_then(|one| one.syn);
-        if known.is_some_and(|known| known != seq) {
+        let known = self.live.get(&key).map(|one| one.syn);
+        if known.is_some_and(|known| known != Some(seq)) {
             self.end(key);
         }
         if let Some((connection, _)) = self.connection(key) {

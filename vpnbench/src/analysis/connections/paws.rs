@@ -22,13 +22,18 @@ impl Paws {
         if probe.options & 1 == 0 {
             return false;
         }
-        let recent = *self.recent.get_or_insert(probe.tsval);
+        let in_sequence = probe.seq.wrapping_sub(probe.rcv_nxt) as i32 <= 0;
+        let Some(recent) = self.recent else {
+            // Only what is in sequence is remembered.
+            self.recent = in_sequence.then_some(probe.tsval);
+            self.window = probe.window;
+            return false;
+        };
         let older = recent.wrapping_sub(probe.tsval) as i32;
         if older > WINDOW && !self.disordered_ack(probe) {
             return true;
         }
         self.window = probe.window;
-        let in_sequence = probe.seq.wrapping_sub(probe.rcv_nxt) as i32 <= 0;
         if older < 0 && in_sequence {
             self.recent = Some(probe.tsval);
         }
