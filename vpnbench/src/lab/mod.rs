@@ -21,6 +21,7 @@ pub mod scenario;
 pub mod signals;
 pub mod statistics;
 pub mod table;
+pub mod tunnel;
 mod undo;
 pub mod vpn;
 mod wait;

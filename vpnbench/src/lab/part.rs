@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::error::{LabError, Result};
 use super::process::{Process, Program};
 use super::signals;
+use super::tunnel;
 use super::undo::Undo;
 
 /// One program of the lab's own.
@@ -23,7 +24,16 @@ pub(super) struct Part {
 }
 
 /// Those that are no benchmark's.
-const PARTS: &[Part] = &[];
+const PARTS: &[Part] = &[
+    Part {
+        name: tunnel::NAME,
+        run: tunnel::run,
+    },
+    Part {
+        name: tunnel::relay::NAME,
+        run: tunnel::relay::run,
+    },
+];
 
 /// All of them.
 fn parts() -> impl Iterator<Item = &'static Part> {

@@ -17,6 +17,7 @@ const UNSAFE: &[&str] = &[
     "vpnbench/src/lab/netns.rs",
     "vpnbench/src/lab/process.rs",
     "vpnbench/src/lab/signals.rs",
+    "vpnbench/src/lab/tunnel/device.rs",
     // Device ioctls and descriptors of other processes.
     "vpnbench/src/probe/discover/process.rs",
     // Memory shared with the kernel programs.

@@ -1,0 +1,282 @@
+//! Packets in a stream of bytes: four bytes of length before each; and TCP as such a stream.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+
+use super::NO_SEQUENCE;
+use super::account::{Cause, Histogram, ThreadRecord, add};
+use super::context::{Shared, Side};
+use super::lane::{Input, Output, PATIENCE, wait_for};
+use super::pacer::Pacer;
+use super::packet::{Header, OVERHEAD, Packet};
+use super::settings::Settings;
+use crate::lab::error::{LabError, Result};
+
+/// Bytes before each packet.
+const LENGTH: usize = 4;
+/// How long the connecting end tries.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Pause between its attempts.
+const RETRY: Duration = Duration::from_millis(20);
+/// Bytes read from the stream at once.
+const CHUNK: usize = 1 << 18;
+
+/// Appends a packet's frame.
+pub(super) fn frame(packet: &Packet, into: &mut Vec<u8>) {
+    let length = u32::try_from(packet.data.len()).unwrap_or(u32::MAX);
+    into.extend_from_slice(&length.to_be_bytes());
+    into.extend_from_slice(&packet.data);
+}
+
+/// Takes packets out of the stream.
+#[derive(Debug, Default)]
+pub(super) struct Deframer {
+    bytes: Vec<u8>,
+}
+
+impl Deframer {
+    /// Appends what was read, and takes out the packets that are complete.
+    pub(super) fn take(&mut self, read: &[u8], now: u64, side: &Side, out: &mut Vec<Packet>) {
+        self.bytes.extend_from_slice(read);
+        let mut rest = &self.bytes[..];
+        while let Some((length, tail)) = rest.split_first_chunk::<LENGTH>() {
+            let length = u32::from_be_bytes(*length) as usize;
+            let Some(data) = tail.get(..length) else {
+                break;
+            };
+            rest = &tail[length..];
+            if length == 0 {
+                continue; // the greeting that opens a QUIC stream
+            }
+            let header = Header::read(data);
+            let mut packet = Packet::new(data.to_vec(), length.saturating_sub(OVERHEAD), now);
+            packet.sequence = header.map_or(NO_SEQUENCE, |header| header.sequence);
+            if header.is_none() || length < OVERHEAD {
+                side.counters().read.add(packet.length);
+                side.lost(packet, Cause::Malformed);
+            } else {
+                out.push(packet);
+            }
+        }
+        let left = rest.len();
+        let used = self.bytes.len() - left;
+        self.bytes.drain(..used);
+    }
+}
+
+/// Connects the two ends: one listens, the other tries until it is answered. None if the tunnel
+/// is stopped meanwhile.
+pub(super) fn connect(
+    shared: &Shared,
+    local: SocketAddr,
+    peer: SocketAddr,
+    listen: bool,
+) -> Result<Option<TcpStream>> {
+    let stream = if listen {
+        accept(shared, local)?
+    } else {
+        dial(shared, peer)?
+    };
+    let Some(stream) = stream else {
+        return Ok(None);
+    };
+    set_options(&stream, &shared.settings)
+        .map_err(LabError::failed("setting up the TCP connection to", peer))?;
+    Ok(Some(stream))
+}
+
+fn accept(shared: &Shared, local: SocketAddr) -> Result<Option<TcpStream>> {
+    let failed = || LabError::failed::<io::Error>("listening on", local);
+    let listener = TcpListener::bind(local).map_err(failed())?;
+    listener.set_nonblocking(true).map_err(failed())?;
+    while !shared.stopping() {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(Some(stream)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                wait_for(&[listener.as_fd()], PollFlags::POLLIN, PATIENCE);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed()(error)),
+        }
+    }
+    Ok(None)
+}
+
+fn dial(shared: &Shared, peer: SocketAddr) -> Result<Option<TcpStream>> {
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    while !shared.stopping() {
+        match TcpStream::connect_timeout(&peer, PATIENCE) {
+            Ok(stream) => return Ok(Some(stream)),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(LabError::failed("connecting to", peer)(error));
+            }
+            Err(_) => thread::sleep(RETRY),
+        }
+    }
+    Ok(None)
+}
+
+fn set_options(stream: &TcpStream, settings: &Settings) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    if let Some(bytes) = settings.send_buffer {
+        setsockopt(stream, sockopt::SndBuf, &bytes)?;
+    }
+    if let Some(bytes) = settings.receive_buffer {
+        setsockopt(stream, sockopt::RcvBuf, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Reads packets from a TCP connection.
+pub(super) struct TcpInput {
+    stream: Arc<TcpStream>,
+    side: Side,
+    chunk: Vec<u8>,
+    deframer: Deframer,
+    batches: Arc<Histogram>,
+}
+
+impl TcpInput {
+    pub(super) fn new(stream: &Arc<TcpStream>, side: Side) -> TcpInput {
+        let batches = Histogram::detached();
+        let (stream, chunk) = (Arc::clone(stream), vec![0; CHUNK]);
+        TcpInput {
+            stream,
+            side,
+            chunk,
+            deframer: Deframer::default(),
+            batches,
+        }
+    }
+}
+
+impl Input for TcpInput {
+    fn attach(&mut self, thread: &ThreadRecord) {
+        self.batches = thread.histogram("outer_receive");
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.stream.as_fd())
+    }
+
+    fn read(&mut self, now: u64, out: &mut Vec<Packet>) -> Result<()> {
+        let count = match (&*self.stream).read(&mut self.chunk) {
+            Ok(0) => {
+                self.side.shared.peer_ended();
+                return Ok(());
+            }
+            Ok(count) => count,
+            Err(error) => {
+                return match error.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(()),
+                    ErrorKind::ConnectionReset => {
+                        self.side.shared.peer_ended();
+                        Ok(())
+                    }
+                    _ => Err(LabError::failed("reading", "the connection to the peer")(
+                        error,
+                    )),
+                };
+            }
+        };
+        let before = out.len();
+        self.deframer
+            .take(&self.chunk[..count], now, &self.side, out);
+        let packets = out.len() - before;
+        self.side.counters().input.add(1, count, packets);
+        self.batches.add(packets);
+        Ok(())
+    }
+}
+
+/// Writes packets to a TCP connection.
+pub(super) struct TcpOutput {
+    stream: Arc<TcpStream>,
+    side: Side,
+    pacer: Pacer,
+    bytes: Vec<u8>,
+    batches: Arc<Histogram>,
+}
+
+impl TcpOutput {
+    pub(super) fn new(stream: &Arc<TcpStream>, side: Side) -> TcpOutput {
+        let batches = Histogram::detached();
+        let pacer = Pacer::new(side.settings().pacing);
+        TcpOutput {
+            stream: Arc::clone(stream),
+            side,
+            pacer,
+            bytes: Vec::new(),
+            batches,
+        }
+    }
+
+    /// Writes everything, waiting as often as it takes. False if the tunnel is stopped meanwhile.
+    fn write_all(&self) -> io::Result<bool> {
+        let mut rest = &self.bytes[..];
+        while !rest.is_empty() {
+            match (&*self.stream).write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    add(&self.side.counters().blocked, 1);
+                    if self.side.shared.stopping() {
+                        return Ok(false);
+                    }
+                    wait_for(&[self.stream.as_fd()], PollFlags::POLLOUT, PATIENCE);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                    ) =>
+                {
+                    self.side.shared.peer_ended();
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Output for TcpOutput {
+    fn attach(&mut self, thread: &ThreadRecord) {
+        self.batches = thread.histogram("outer_send");
+    }
+
+    fn put(&mut self, packets: &mut Vec<Packet>) -> Result<()> {
+        while !packets.is_empty() {
+            let count = packets.len().min(self.side.settings().send_batch);
+            self.bytes.clear();
+            packets[..count]
+                .iter()
+                .for_each(|packet| frame(packet, &mut self.bytes));
+            self.pacer.wait(self.bytes.len(), &self.side);
+            let written = self
+                .write_all()
+                .map_err(LabError::failed("writing to", "the connection to the peer"))?;
+            if !written {
+                packets
+                    .drain(..)
+                    .for_each(|packet| self.side.lost(packet, Cause::SendError));
+                return Ok(());
+            }
+            self.side.counters().output.add(1, self.bytes.len(), count);
+            self.batches.add(count);
+            packets
+                .drain(..count)
+                .for_each(|packet| self.side.carried(packet));
+        }
+        Ok(())
+    }
+}
