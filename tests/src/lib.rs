@@ -6,4 +6,5 @@ pub mod netns;
 pub mod tcp;
 pub mod timeline;
 pub mod tun;
+pub mod tunnel;
 pub mod wireguard;

@@ -26,6 +26,10 @@ const SEGMENTS: usize = 1366;
 /// For large MTUs, where so many buffers would be too much memory.
 const SEGMENTS_JUMBO: usize = 256;
 const JUMBO: u32 = 4096;
+/// Protocol number of UDP.
+const UDP: u8 = 17;
+/// Most segments of a UDP super-packet that every kernel takes.
+const UDP_SEGMENTS: usize = 64;
 
 /// One queue of the device.
 pub(super) struct Tun {
@@ -201,39 +205,60 @@ const VNET: usize = HEADER - VIRTIO_NET_HDR_LEN;
 const MERGED: [u8; VIRTIO_NET_HDR_LEN] = [0xee; VIRTIO_NET_HDR_LEN];
 
 /// A buffer that may grow to a super-packet. tun-rs merges only into what has the room already.
-struct Growing(Vec<u8>);
+struct Growing {
+    data: Vec<u8>,
+    largest: usize,
+}
 
 impl Growing {
+    /// Room for 64 KiB of IP packet; tun-rs wants the header's room twice.
     const LARGEST: usize = 2 * HEADER + 65_535;
+
+    /// The kernel takes UDP super-packets of so many segments only (UDP_MAX_SEGMENTS; 128 from
+    /// Linux 6.9 on), and tun-rs does not count them.
+    fn new(data: Vec<u8>) -> Growing {
+        let packet = &data[HEADER..];
+        let at = |index: usize| packet.get(index).copied().unwrap_or(0);
+        let headers = match at(0) >> 4 {
+            4 if at(9) == UDP => Some(usize::from(at(0) & 15) * 4 + 8),
+            6 if at(6) == UDP => Some(40 + 8),
+            _ => None,
+        };
+        let largest = headers.map_or(Self::LARGEST, |headers| {
+            let payload = packet.len().saturating_sub(headers);
+            (2 * HEADER + headers + UDP_SEGMENTS * payload).min(Self::LARGEST)
+        });
+        Growing { data, largest }
+    }
 }
 
 impl AsRef<[u8]> for Growing {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.data
     }
 }
 
 impl AsMut<[u8]> for Growing {
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        &mut self.data
     }
 }
 
 impl ExpandBuffer for Growing {
     fn buf_capacity(&self) -> usize {
-        Self::LARGEST
+        self.largest
     }
 
     fn buf_resize(&mut self, length: usize, value: u8) {
-        self.0.resize(length, value);
+        self.data.resize(length, value);
     }
 
     fn buf_extend_from_slice(&mut self, more: &[u8]) {
-        if self.0.capacity() < self.0.len() + more.len() {
+        if self.data.capacity() < self.data.len() + more.len() {
             // Once to the full size instead of again and again.
-            self.0.reserve(Self::LARGEST - self.0.len());
+            self.data.reserve(self.largest.max(more.len()));
         }
-        self.0.extend_from_slice(more);
+        self.data.extend_from_slice(more);
     }
 }
 
@@ -253,7 +278,8 @@ impl TunOutput {
         self.buffers.clear();
         for packet in &mut *packets {
             packet.data[VNET..HEADER].copy_from_slice(&MERGED);
-            self.buffers.push(Growing(std::mem::take(&mut packet.data)));
+            self.buffers
+                .push(Growing::new(std::mem::take(&mut packet.data)));
         }
         let udp = self.tun.device.udp_gso();
         let coalesced = self.gro.apply_gro(&mut self.buffers, HEADER, udp);
@@ -261,14 +287,14 @@ impl TunOutput {
             "coalescing packets for",
             "the tunnel device",
         ))?;
-        let merged = |buffer: &Growing| buffer.0[VNET..HEADER] == MERGED;
+        let merged = |buffer: &Growing| buffer.data[VNET..HEADER] == MERGED;
         let mut taken = vec![true; packets.len()];
         for (index, buffer) in self.buffers.iter().enumerate() {
             if merged(buffer) {
                 continue;
             }
-            let count = segments(&buffer.0);
-            if self.write(&buffer.0[VNET..], buffer.0.len() - HEADER, count) {
+            let count = segments(&buffer.data);
+            if self.write(&buffer.data[VNET..], buffer.data.len() - HEADER, count) {
                 continue;
             }
             taken[index] = false;
@@ -278,7 +304,7 @@ impl TunOutput {
             }
         }
         for (packet, buffer) in packets.iter_mut().zip(self.buffers.drain(..)) {
-            packet.data = buffer.0;
+            packet.data = buffer.data;
         }
         Ok(taken)
     }

@@ -42,6 +42,8 @@ mod fragment;
 mod impair;
 pub mod inner;
 mod lane;
+#[cfg(test)]
+mod manual;
 mod pacer;
 mod packet;
 mod pipeline;
