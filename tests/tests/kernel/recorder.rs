@@ -65,6 +65,9 @@ impl Events {
     }
 }
 
+/// Units, bytes and perhaps segments: seen at a tap, and counted by the kernel.
+pub(crate) type Row<const N: usize> = ([u64; N], [u64; N]);
+
 /// A recording that has ended, with what the kernel counted meanwhile, host by host.
 #[derive(Debug)]
 pub(crate) struct Recorded {
@@ -139,7 +142,7 @@ impl Recorded {
         &self,
         tap: Tap,
         device: &str,
-        rows: &[([u64; N], [u64; N])],
+        rows: &[Row<N>],
     ) -> Result<()> {
         // Only the wire carries Ethernet and is used by tasks that may be hidden.
         let l2_len = if device == wire() { 14 } else { 0 };

@@ -8,7 +8,7 @@ use vpnbench_common::catalog::Tap;
 use vpnbench_tests::tcp::{self, Counted};
 
 use crate::hosts::{Family, Host, wire, wired};
-use crate::recorder::{Recorded, record};
+use crate::recorder::{Recorded, Row, record};
 use crate::traffic::{flood, local, ping};
 
 /// Bytes that are sent over TCP.
@@ -33,7 +33,7 @@ pub(crate) fn veth(family: Family) -> Result<()> {
         },
     )?;
     let mut figures = Vec::new();
-    let mut rows: BTreeMap<Tap, Vec<([u64; 2], [u64; 2])>> = BTreeMap::new();
+    let mut rows: BTreeMap<Tap, Vec<Row<2>>> = BTreeMap::new();
     for (host, account) in [&a, &b].into_iter().zip(&recorded.accounts) {
         let link = account.link(wire())?;
         ensure!(link.tx_dropped == 0 && link.rx_dropped == 0, "{link:?}");

@@ -8,7 +8,7 @@ use vpnbench_common::catalog::Tap;
 use vpnbench_tests::wireguard::End;
 
 use crate::hosts::{Family, Host, wire, wired};
-use crate::recorder::{Recorded, record};
+use crate::recorder::{Recorded, Row, record};
 use crate::traffic::{flood, iperf3, local, ping, reachable};
 
 /// Two hosts with a tunnel: network 99 outside, 98 inside.
@@ -64,7 +64,7 @@ pub(crate) fn wireguard_go(family: Family) -> Result<()> {
         iperf3(a, b, to, 8 << 20)?;
         Ok(())
     })?;
-    let mut on_wire: BTreeMap<Tap, Vec<Row>> = BTreeMap::new();
+    let mut on_wire: BTreeMap<Tap, Vec<Row<2>>> = BTreeMap::new();
     for index in 0..2 {
         for (tap, row) in check(&recorded, &pair, index)? {
             on_wire.entry(tap).or_default().push(row);
@@ -80,11 +80,8 @@ pub(crate) fn wireguard_go(family: Family) -> Result<()> {
     Ok(())
 }
 
-/// Units and bytes: seen, and counted by the kernel.
-type Row = ([u64; 2], [u64; 2]);
-
 /// Checks the taps of one end's tunnel; those of the wire, which has the same name at both ends.
-fn check(recorded: &Recorded, pair: &Pair, index: usize) -> Result<Vec<(Tap, Row)>> {
+fn check(recorded: &Recorded, pair: &Pair, index: usize) -> Result<Vec<(Tap, Row<2>)>> {
     let (host, device) = (&pair.hosts[index], pair.ends[index].device.as_str());
     let tunnel = recorded.accounts[index].link(device)?;
     let link = recorded.accounts[index].link(wire())?;
