@@ -18,7 +18,8 @@ type Case = (&'static str, fn() -> Outcome);
 const PUBLISHED: &str = "../../shared/study/results-2025-12-18.tar.xz";
 
 fn main() -> ExitCode {
-    let cases: [Case; 8] = [
+    let cases: [Case; 9] = [
+        ("figures_that_contradict_each_other", contradictions),
         ("planted_mistakes_are_found_and_nothing_else", planted),
         ("damaged_files_are_named_and_left_out", damaged),
         ("another_campaign_of_the_same_layout", campaigns),
@@ -207,6 +208,38 @@ fn every_pointer_leads_to_its_value(root: &Path, findings: &Findings) -> u64 {
         }
     }
     checked
+}
+
+fn contradictions() -> Outcome {
+    let tree = Tree::new();
+    clean(&tree, "None", "baseline", [900.0, 901.0, 902.0]);
+    let mut slip = iperf3(901.0, 901.0, 1);
+    slip["end"]["sum_sent"]["bits_per_second"] = json!(901.0e3);
+    tree.write(
+        "None/baseline/1_bob/tcp_iperf3.json",
+        &success(slip, "bob", "cy", 1),
+    );
+    let mut half = iperf3(902.0, 902.0, 1);
+    half["end"]["sum_sent"]["bytes"] = json!(902e6 * 15.0 / 8.0);
+    tree.write(
+        "None/baseline/2_cy/tcp_iperf3.json",
+        &success(half, "cy", "ada", 1),
+    );
+    let mut window = iperf3(900.0, 900.0, 1);
+    window["end"]["streams"] = json!([{ "sender": { "sender": true, "min_rtt": 2000, "mean_rtt": 2500, "max_snd_cwnd": 20_000 } }]);
+    tree.write(
+        "None/baseline/0_ada/tcp_iperf3.json",
+        &success(window, "ada", "bob", 1),
+    );
+    let found = ids(&tree.read());
+    for id in [
+        "audit-unit:rate/tcp/None/baseline/bob>cy-0-forward",
+        "audit-counter-artifact:rate/tcp/None/baseline/cy>ada-0-forward",
+        "audit-counter-artifact:window/tcp/None/baseline/ada>bob-0-forward",
+    ] {
+        assert!(found.contains(id), "{id} is not in {found:?}");
+    }
+    Ok(())
 }
 
 fn damaged() -> Outcome {

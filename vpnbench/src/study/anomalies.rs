@@ -52,6 +52,7 @@ pub fn find(study: &Study, audit: &[Finding]) -> Vec<Anomaly> {
     anomalies.extend(fast_ping_slow_stream(study, audit));
     anomalies.extend(uneven_links(study, audit));
     anomalies.extend(uniform_waits(study, audit));
+    anomalies.extend(sender_and_receiver(study, audit));
     anomalies
 }
 
@@ -450,6 +451,50 @@ fn uniform_waits(study: &Study, audit: &[Finding]) -> Vec<Anomaly> {
                     "{} (gap before the first outer and the first inner packet)",
                     lab(system, profile, "reconnect")
                 ),
+            });
+        }
+    }
+    anomalies
+}
+
+/// Flows whose receiver got less than the sender handed over by more than the sender's buffers
+/// explain: 5 %.
+fn sender_and_receiver(study: &Study, audit: &[Finding]) -> Vec<Anomaly> {
+    let mut anomalies = Vec::new();
+    for profile in &study.profiles {
+        for system in &study.systems {
+            let flows: Vec<_> = study
+                .rows_of(system, profile, "tcp", "sent_bytes")
+                .filter(|row| !super::audit::dead_flows::is_dead(study, row))
+                .filter_map(|sent| Some((sent, study.beside(sent, "received_bytes")?)))
+                .filter(|(sent, received)| received.value < 0.95 * sent.value)
+                .collect();
+            if flows.is_empty() {
+                continue;
+            }
+            let missing: f64 = flows
+                .iter()
+                .map(|(sent, received)| sent.value - received.value)
+                .sum();
+            let evidence = flows.iter().flat_map(|(sent, received)| {
+                [
+                    Evidence::row(sent, format!("{}: handed to the sender", sent.link())),
+                    Evidence::row(received, "arrived at the receiver"),
+                ]
+            });
+            anomalies.push(Anomaly {
+                id: format!("sender-receiver-apart:{system}/{profile}"),
+                title: format!(
+                    "{system} at {profile}: on {} flows the receiver has over 5 % less than the sender handed over ({} MB in all)",
+                    flows.len(),
+                    number(missing / 1e6)
+                ),
+                verdict: Verdict::Stands,
+                reason: "TCP loses nothing: the difference was still on the way when the test ended, in the sender's buffer or in the tunnel's queues; beside the congestion window it is a measure of queueing".to_owned(),
+                audit: touching(audit, system, "tcp", Some(profile)),
+                difference: None,
+                evidence: evidence.collect(),
+                command: format!("{} (backlog inside the daemon)", lab(system, profile, "tcp")),
             });
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::dead_flows::is_dead;
 use super::model::{Direction, Row, Study};
-use super::statistics::mean;
+use super::statistics::{mean, mean_interval};
 
 /// How rows become a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,6 +263,9 @@ pub struct Figure {
     pub plain: Option<f64>,
     /// Without dead flows, and scaled to all links where it is a sum.
     pub sound: Option<f64>,
+    /// 95 % confidence interval of the sound figure over its results (Student's t); null with fewer
+    /// than two.
+    pub interval: Option<(f64, f64)>,
     /// Results it rests on.
     pub samples: usize,
     /// Results the design has.
@@ -295,6 +298,11 @@ impl Metric {
         let all = self.samples(study, system, profile, false);
         let live = self.samples(study, system, profile, true);
         let expected = study.tests_of(system, profile, self.rows.0).count();
+        let links = match self.aggregate {
+            Aggregate::Mean => 1.0,
+            Aggregate::Sum => expected as f64,
+        };
+        let interval = mean_interval(&live).map(|(low, high)| (low * links, high * links));
         let (plain, sound) = match self.aggregate {
             Aggregate::Mean => (mean(&all), mean(&live)),
             Aggregate::Sum => (
@@ -305,6 +313,7 @@ impl Metric {
         Figure {
             plain,
             sound,
+            interval,
             samples: all.len(),
             expected,
             dead: all.len() - live.len(),

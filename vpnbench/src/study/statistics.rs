@@ -31,6 +31,17 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
+/// 95 % confidence interval of the mean (Student's t, n - 1 degrees of freedom); `None` with fewer
+/// than two values.
+#[must_use]
+pub fn mean_interval(values: &[f64]) -> Option<(f64, f64)> {
+    let (mean, variance) = (mean(values)?, variance(values)?);
+    let n = values.len() as f64;
+    let t = StudentsT::new(0.0, 1.0, n - 1.0).ok()?.inverse_cdf(0.975);
+    let half = t * (variance / n).sqrt();
+    Some((mean - half, mean + half))
+}
+
 /// A difference of two means with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
@@ -98,6 +109,14 @@ mod tests {
             (mean(&[]), median(&[]), variance(&[1.0])),
             (None, None, None)
         );
+    }
+
+    /// 12.706 is the 97.5 % quantile of t with one degree of freedom.
+    #[test]
+    fn interval_of_a_mean() {
+        let (low, high) = mean_interval(&[1.0, 3.0]).expect("two samples");
+        assert!((low - (2.0 - 12.706)).abs() < 1e-2 && (high - 14.706).abs() < 1e-2);
+        assert_eq!(mean_interval(&[1.0]), None);
     }
 
     /// The figures of R's `t.test(c(38.41, 37.68, 48.3), c(24.43, 30.02, 34.5))`.

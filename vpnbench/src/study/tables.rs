@@ -3,8 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::audit::dead_flows::is_dead;
 use super::metrics::{Figure, Metric, find};
-use super::model::Study;
+use super::model::{Direction, Row, Study};
+use super::statistics::{mean, mean_interval};
 
 /// A table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -108,19 +110,58 @@ impl Table {
     }
 }
 
-/// Retransmissions per 1000 segments sent, single and parallel: counts made comparable across
-/// durations, volumes and segment sizes. Segments are bytes sent / MSS.
-fn rates(study: &Study) -> Option<Table> {
+/// A count made comparable: name, title, unit, formula and how a row of `retransmits` becomes it.
+type Rate = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&Study, &Row) -> Option<f64>,
+);
+
+/// Retransmissions beside what they are to be measured against, over all live flows of both
+/// directions, single and parallel.
+const RATES: [Rate; 3] = [
+    (
+        "retransmit.rate",
+        "retransmissions per 1000 segments, both directions",
+        "per 1000",
+        "mean over live flows of 1000 x retransmits / (sent_bytes / mss_bytes)",
+        per_1000_segments,
+    ),
+    (
+        "retransmit.per_second",
+        "retransmissions per second of a flow, both directions",
+        "1/s",
+        "mean over live flows of retransmits / seconds",
+        per_second,
+    ),
+    (
+        "retransmit.per_gigabyte",
+        "retransmissions per GB sent, both directions",
+        "1/GB",
+        "mean over live flows of retransmits / (sent_bytes / 1e9)",
+        per_gigabyte,
+    ),
+];
+
+fn rates(study: &Study) -> Vec<Table> {
+    RATES
+        .iter()
+        .filter_map(|rate| rate_table(study, rate))
+        .collect()
+}
+
+fn rate_table(study: &Study, (id, title, unit, formula, of): &Rate) -> Option<Table> {
     let figure = |system: &str, profile: &str, benchmark: &str| {
-        let rates: Vec<f64> = study
-            .rows_of(system, profile, benchmark, "retransmits")
-            .filter_map(|row| per_1000_segments(study, row))
-            .collect();
-        let value = super::statistics::mean(&rates);
+        let rows = study.rows_of(system, profile, benchmark, "retransmits");
+        let rates: Vec<f64> = rows.filter_map(|row| of(study, row)).collect();
+        let value = mean(&rates);
         let expected = study.tests_of(system, profile, benchmark).count() * 2;
         Figure {
             plain: value,
             sound: value,
+            interval: mean_interval(&rates),
             samples: rates.len(),
             expected,
             dead: 0,
@@ -130,13 +171,14 @@ fn rates(study: &Study) -> Option<Table> {
         .profiles
         .iter()
         .flat_map(|profile| {
-            ["tcp", "parallel"].map(|benchmark| {
+            let column = |benchmark| {
                 (
                     format!("{profile} {benchmark}"),
                     profile.as_str(),
                     benchmark,
                 )
-            })
+            };
+            ["tcp", "parallel"].map(column)
         })
         .collect();
     let row = |system: &String| TableRow {
@@ -147,26 +189,41 @@ fn rates(study: &Study) -> Option<Table> {
             .collect(),
     };
     let mut table = Table {
-        id: "retransmit.rate".to_owned(),
-        title: "retransmissions per 1000 segments, both directions".to_owned(),
-        unit: "per 1000".to_owned(),
-        formula: "mean over live flows of 1000 x retransmits / (sent_bytes / mss_bytes)".to_owned(),
+        id: (*id).to_owned(),
+        title: (*title).to_owned(),
+        unit: (*unit).to_owned(),
+        formula: (*formula).to_owned(),
         more_is_better: false,
         columns: columns.iter().map(|(name, _, _)| name.clone()).collect(),
         rows: study.systems.iter().map(row).collect(),
     };
     table.rank();
-    let any = table
-        .rows
-        .iter()
-        .any(|row| row.figures.iter().any(|figure| figure.plain.is_some()));
-    any.then_some(table)
+    let mut figures = table.rows.iter().flat_map(|row| &row.figures);
+    figures
+        .any(|figure| figure.plain.is_some())
+        .then_some(table)
+}
+
+/// The same count per second of a flow.
+fn per_second(study: &Study, row: &Row) -> Option<f64> {
+    let seconds = study
+        .beside(row, "seconds")
+        .filter(|_| !is_dead(study, row))?;
+    (seconds.value > 0.0).then(|| row.value / seconds.value)
+}
+
+/// The same count per 10^9 bytes sent.
+fn per_gigabyte(study: &Study, row: &Row) -> Option<f64> {
+    let bytes = study
+        .beside(row, "sent_bytes")
+        .filter(|_| !is_dead(study, row))?;
+    (bytes.value > 0.0).then(|| row.value / (bytes.value / 1e9))
 }
 
 /// Retransmissions per 1000 segments of a flow; `None` for dead flows and without a segment size.
 #[must_use]
-pub fn per_1000_segments(study: &Study, row: &super::model::Row) -> Option<f64> {
-    if super::audit::dead_flows::is_dead(study, row) {
+pub fn per_1000_segments(study: &Study, row: &Row) -> Option<f64> {
+    if is_dead(study, row) {
         return None;
     }
     let segments = segments(study, row)?;
@@ -175,10 +232,10 @@ pub fn per_1000_segments(study: &Study, row: &super::model::Row) -> Option<f64> 
 
 /// Segments a flow sent: bytes / MSS.
 #[must_use]
-pub fn segments(study: &Study, row: &super::model::Row) -> Option<f64> {
+pub fn segments(study: &Study, row: &Row) -> Option<f64> {
     let bytes = study.beside(row, "sent_bytes")?.value;
-    let forward = super::model::Row {
-        direction: super::model::Direction::Forward,
+    let forward = Row {
+        direction: Direction::Forward,
         ..row.clone()
     };
     let mss = study.beside(&forward, "mss_bytes")?.value;

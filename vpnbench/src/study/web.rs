@@ -217,9 +217,12 @@ fn table(page: &mut String, table: &Table) {
                         ""
                     };
                     let sound = figure.sound.map_or_else(|| "unknown".to_owned(), number);
+                    let interval = figure.interval.map_or_else(String::new, |(low, high)| {
+                        format!(" (95 % {} to {})", number(low), number(high))
+                    });
                     let _ = write!(
                         page,
-                        "<td style=\"background:rgba(var(--heat),{heat:.2})\" title=\"sound: {sound}; {} of {} links, {} dead\">{}{mark}</td>",
+                        "<td style=\"background:rgba(var(--heat),{heat:.2})\" title=\"sound: {sound}{interval}; {} of {} links, {} dead\">{}{mark}</td>",
                         figure.samples,
                         figure.expected,
                         figure.dead,

@@ -2,6 +2,7 @@
 //! class of mistake; the classes are part of the public interface.
 
 pub mod conditions;
+pub mod consistency;
 pub mod counters;
 pub mod dead_flows;
 pub mod directions;
@@ -73,7 +74,7 @@ pub struct Corrected {
 /// Runs every class over a study.
 #[must_use]
 pub fn run(study: &Study) -> Vec<Finding> {
-    let classes: [fn(&Study) -> Vec<Finding>; 11] = [
+    let classes: [fn(&Study) -> Vec<Finding>; 12] = [
         units::find,
         missing::find,
         dead_flows::find,
@@ -81,6 +82,7 @@ pub fn run(study: &Study) -> Vec<Finding> {
         conditions::find,
         normalised::find,
         counters::find,
+        consistency::find,
         failures::find,
         runs::find,
         impairment::find,

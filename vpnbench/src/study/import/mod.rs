@@ -1,6 +1,7 @@
 //! One importer per kind of result file: JSON in, measurements out. None of them touches the file
 //! system. What is missing or makes no sense becomes a problem, never a zero.
 
+pub mod harness;
 pub mod hyperfine;
 pub mod iperf3;
 pub mod ping;

@@ -8,7 +8,9 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::files::{entries, folders, json, name, relative};
-use crate::study::import::{Flow, Place, Sink, hyperfine, iperf3, ping, qperf, rist, timings};
+use crate::study::import::{
+    Flow, Place, Sink, harness, hyperfine, iperf3, ping, qperf, rist, timings,
+};
 use crate::study::model::{Failure, Impairment, Outcome, Problem, Study, Test};
 
 /// File name to benchmark, for tests of one link.
@@ -123,6 +125,7 @@ fn jobs_of(system: &str, profile: &Path) -> Vec<Job> {
         match name(&entry).as_str() {
             PARALLEL => jobs.push(job("parallel", None, entry)),
             "tc_settings.json" => jobs.push(job("impairment", None, entry)),
+            "timing_breakdown.json" => jobs.push(job("harness", None, entry)),
             _ => {}
         }
     }
@@ -148,7 +151,7 @@ impl Job {
         let document = match json(root, &self.path) {
             Ok(document) => document,
             Err(problem) => {
-                if self.benchmark != "impairment" {
+                if !matches!(self.benchmark, "impairment" | "harness") {
                     study
                         .tests
                         .push(test(&place, damaged(&problem), &Value::Null));
@@ -159,6 +162,7 @@ impl Job {
         };
         match self.benchmark {
             "impairment" => impairment(&place, &document, &mut study),
+            "harness" => campaign(&place, &document, &mut study),
             "parallel" => parallel(place, &document, &mut study),
             _ => single(place, &document, &mut study),
         }
@@ -379,6 +383,14 @@ fn parallel(place: Place, document: &Value, study: &mut Study) {
         study.rows.extend(sink.rows);
         study.problems.extend(sink.problems);
     }
+}
+
+/// `timing_breakdown.json`.
+fn campaign(place: &Place, document: &Value, study: &mut Study) {
+    let mut sink = Sink::new(place, document, "");
+    harness::read(&mut sink);
+    study.rows.extend(sink.rows);
+    study.problems.extend(sink.problems);
 }
 
 /// `tc_settings.json`. The rig writes effective values of both directions of a link, twice what
