@@ -196,9 +196,11 @@ impl Run {
         }
     }
 
-    /// Removes everything, and says what could not be removed. Dropping only logs it.
+    /// Removes everything, and says what could not be removed, or that the wire had ended before:
+    /// what was measured after that is worthless. Dropping only logs it.
     pub fn finish(mut self) -> Result<()> {
-        self.undo.unwind()
+        let stood = self.wire.check();
+        self.undo.unwind().and(stood)
     }
 }
 
@@ -221,12 +223,19 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     for host in hosts.iter() {
         options.sysctls.write(&host.label, &host.netns)?;
     }
-    let wire = wire::start(&options.wire, &hosts, &mut undo, &id, options.seed)?;
     let logs = options
         .logs
         .clone()
         .unwrap_or_else(|| undo.directory().to_owned());
     std::fs::create_dir_all(&logs).map_err(LabError::file("creating", &logs))?;
+    let setup = wire::Setup {
+        id: &id,
+        hosts: &hosts,
+        undo: &mut undo,
+        seed: options.seed,
+        logs: &logs,
+    };
+    let wire = wire::start(&options.wire, setup)?;
     let before = entries(undo.directory());
     let setup = vpn::Setup {
         id: &id,

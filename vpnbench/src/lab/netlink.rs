@@ -13,13 +13,15 @@ use super::netns;
 
 type Outcome<T> = std::result::Result<T, rtnetlink::Error>;
 
-/// Bytes a device has moved.
+/// What a device has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counters {
     /// Into the network stack.
     pub(crate) received: u64,
     /// Out of the network stack.
     pub(crate) sent: u64,
+    /// Packets dropped on their way out, super-packets counted once.
+    pub(crate) not_sent: u64,
 }
 
 /// Creates a veth pair with its ends in two namespaces.
@@ -53,6 +55,36 @@ pub(crate) fn enslave(netns: &Path, port: &str, bridge: &str) -> Result<()> {
         let bridge = link(&handle, bridge).await?.0;
         let change = LinkUnspec::new_with_name(port).controller(bridge).up();
         handle.link().set(change.build()).execute().await
+    })
+}
+
+/// Sets how many packets a device's queue takes.
+pub(crate) fn set_queue_length(netns: &Path, device: &str, length: u32) -> Result<()> {
+    let operation = "setting the queue length of";
+    request(netns, operation, device, async move |handle| {
+        let change = LinkUnspec::new_with_name(device).txqueuelen(length);
+        handle.link().set(change.build()).execute().await
+    })
+}
+
+/// Limits how many segments a super-packet that leaves by a device may have.
+pub(crate) fn set_gso_max_segs(netns: &Path, device: &str, segments: u32) -> Result<()> {
+    request(
+        netns,
+        "setting gso_max_segs of",
+        device,
+        async move |handle| {
+            let change = LinkUnspec::new_with_name(device)
+                .append_extra_attribute(LinkAttribute::GsoMaxSegs(segments));
+            handle.link().set(change.build()).execute().await
+        },
+    )
+}
+
+/// Number of a device.
+pub(crate) fn index(netns: &Path, device: &str) -> Result<u32> {
+    request(netns, "looking for", device, async move |handle| {
+        Ok(link(&handle, device).await?.0)
     })
 }
 
@@ -176,6 +208,7 @@ async fn link(handle: &Handle, device: &str) -> Outcome<(u32, Counters)> {
             LinkAttribute::Stats64(stats) => Some(Counters {
                 received: stats.rx_bytes,
                 sent: stats.tx_bytes,
+                not_sent: stats.tx_dropped,
             }),
             _ => None,
         });
@@ -184,6 +217,7 @@ async fn link(handle: &Handle, device: &str) -> Outcome<(u32, Counters)> {
         counters.unwrap_or(Counters {
             received: 0,
             sent: 0,
+            not_sent: 0,
         }),
     ))
 }

@@ -47,6 +47,15 @@ pub(crate) fn run_in<T: Send>(netns: &Path, work: impl FnOnce() -> Result<T> + S
     })
 }
 
+/// Runs `work` in a namespace without name, which vanishes afterwards. It has no device but `lo`.
+pub(crate) fn in_a_fresh_one<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_a_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(LabError::failed("creating", "a network namespace"))?;
+        work()
+    })
+}
+
 fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| match scope.spawn(work).join() {
         Ok(result) => result,

@@ -14,6 +14,7 @@ use super::process::{Process, Program};
 use super::signals;
 use super::tunnel;
 use super::undo::Undo;
+use super::wire;
 
 /// One program of the lab's own.
 pub(super) struct Part {
@@ -32,6 +33,10 @@ const PARTS: &[Part] = &[
     Part {
         name: tunnel::relay::NAME,
         run: tunnel::relay::run,
+    },
+    Part {
+        name: wire::NAME,
+        run: wire::run,
     },
 ];
 

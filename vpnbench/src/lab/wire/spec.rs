@@ -183,6 +183,10 @@ with_impairment_keys! {
         /// in, as network cards do. Default true.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub offload: Option<bool>,
+        /// Name of a file among the run's logs for what became of each unit (embedded backend
+        /// only; docs/lab-wire.md). Off by default: it grows by 96 bytes a unit.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub truth: Option<String>,
         /// Only for what leaves the first host (a, lom).
         #[serde(skip_serializing_if = "Option::is_none")]
         pub forward: Option<DirectionSpec>,
@@ -258,9 +262,23 @@ impl WireSpec {
                 "wire.model",
                 "the kernel's netem has its own generator only: model = \"netem\", or backend = \"embedded\"",
             )),
+            Backend::Netem | Backend::None if self.truth.is_some() => Err(invalid(
+                "wire.truth",
+                "only the embedded wire sees each unit",
+            )),
+            _ if self.truth.as_ref().is_some_and(|name| !is_file_name(name)) => Err(invalid(
+                "wire.truth",
+                "a plain file name, such as \"truth.bin\": it goes where the run's logs go",
+            )),
             _ => Ok(()),
         }
     }
+}
+
+fn is_file_name(name: &str) -> bool {
+    std::path::Path::new(name)
+        .file_name()
+        .is_some_and(|file| file == name)
 }
 
 /// The study's settings (its rig applied the same line on every host).
@@ -346,6 +364,8 @@ mod tests {
             ),
             ("loss_correlation = '25%'", "wire.loss_correlation"),
             ("limit = 0", "wire.limit"),
+            ("truth = '../x'", "wire.truth"),
+            ("backend = 'netem'\ntruth = 'x'", "wire.truth"),
             ("delay = '1ms'\njitter = '3s'", "wire.jitter"),
             ("lost = '1%'", "lost"),
             ("loss = '1'", "loss"),
