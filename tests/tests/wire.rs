@@ -9,12 +9,14 @@ use std::process::{Command, ExitCode};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod wire {
-    pub mod embedded;
-    pub mod probe;
-    pub mod profiles;
+    pub(crate) mod embedded;
+    pub(crate) mod probe;
+    pub(crate) mod profiles;
 }
 
 type Outcome = Result<(), Failed>;
+/// Name and body.
+type Case = (&'static str, fn() -> Outcome);
 
 fn main() -> ExitCode {
     if std::env::var_os("VPNBENCH").is_none() {

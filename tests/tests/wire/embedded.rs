@@ -10,10 +10,10 @@ use vpnbench::lab::wire::{FATE_JUMPED, FATE_LOST, FATE_SENT, TruthRecord, read_t
 use vpnbench::lab::{Run, Topology, TopologyKind, netns};
 
 use super::probe::{self, Flood, PORT, flood};
-use crate::{Outcome, check};
+use crate::{Case, Outcome, check};
 
 /// Name and body of each case.
-pub const CASES: &[(&str, fn() -> Outcome)] = &[
+pub(crate) const CASES: &[Case] = &[
     ("the_truth_log_is_what_happened", truth_log),
     (
         "loss_takes_whole_batches_as_units_and_parts_as_packets",

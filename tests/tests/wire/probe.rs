@@ -12,12 +12,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use vpnbench::lab::{self, Bench, Host, LabOptions, Run, Topology, Vpn, WireSpec};
 
 /// Where probes go.
-pub const PORT: u16 = 7001;
+pub(crate) const PORT: u16 = 7001;
 /// Longest that a probe may be under way: the largest delay of any profile many times over.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Two hosts and a wire, nothing else.
-pub fn start(wire: &str, topology: Topology) -> Result<Run, Failed> {
+pub(crate) fn start(wire: &str, topology: Topology) -> Result<Run, Failed> {
     let wire: WireSpec = toml::from_str(wire)?;
     let run = lab::start(&LabOptions {
         vpn: Vpn::None,
@@ -34,20 +34,20 @@ pub fn start(wire: &str, topology: Topology) -> Result<Run, Failed> {
 
 /// How to send.
 #[derive(Clone, Copy)]
-pub struct Flood {
+pub(crate) struct Flood {
     /// Datagrams.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Pause between two sends.
-    pub every: Duration,
+    pub(crate) every: Duration,
     /// Bytes of each.
-    pub size: usize,
+    pub(crate) size: usize,
     /// Datagrams per send, as one super-packet (UDP_SEGMENT) when more than one.
-    pub batch: u64,
+    pub(crate) batch: u64,
 }
 
 /// Sends datagrams numbered from 0 from one host to the other, and returns the numbers in the
 /// order in which they arrived.
-pub fn flood(from: &Host, to: &Host, flood: Flood) -> Result<Vec<u64>, Failed> {
+pub(crate) fn flood(from: &Host, to: &Host, flood: Flood) -> Result<Vec<u64>, Failed> {
     let address = to.ipv4;
     let sent = AtomicBool::new(false);
     let receiver = inside(&to.netns, move || {
@@ -119,7 +119,10 @@ fn send(to: Ipv4Addr, flood: Flood) -> io::Result<()> {
 }
 
 /// Runs something on a thread in a namespace.
-pub fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(crate) fn inside<T: Send>(
+    netns: &Path,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             lab::enter_netns(netns)?;
@@ -131,7 +134,7 @@ pub fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> io::Result<T> + Send
 }
 
 /// How many numbers came after a higher one (RFC 4737, Type-P-Reordered); repeats do not count.
-pub fn reordered(numbers: &[u64]) -> u64 {
+pub(crate) fn reordered(numbers: &[u64]) -> u64 {
     let mut newest = None;
     let mut count = 0;
     for &number in numbers {

@@ -7,10 +7,10 @@ use vpnbench::lab::wire::{Impairment, Model, WireAccount};
 use vpnbench::lab::{Run, Topology, netns};
 
 use super::probe::{self, Flood, flood, reordered};
-use crate::{Outcome, check};
+use crate::{Case, Outcome, check};
 
 /// Name and body of each case.
-pub const CASES: &[(&str, fn() -> Outcome)] = &[
+pub(crate) const CASES: &[Case] = &[
     ("baseline_loses_and_delays_nothing", baseline),
     ("low_comes_out_as_predicted", || profile("low")),
     ("medium_comes_out_as_predicted", || profile("medium")),
