@@ -20,13 +20,12 @@ const QUIET: Duration = Duration::from_millis(500);
 pub(crate) fn start(wire: &str, topology: Topology) -> Result<Run, Failed> {
     let wire: WireSpec = toml::from_str(wire)?;
     let run = lab::start(&LabOptions {
-        vpn: Vpn::None,
-        bench: Bench::Ping,
-        duration: Duration::from_secs(1),
+        vpn: Vpn::None.into(),
+        benchmark: Bench::Ping.into(),
         topology,
         wire,
         seed: 7,
-        client_arguments: Vec::new(),
+        sysctls: lab::Sysctls::default(),
         logs: None,
     })?;
     Ok(run)

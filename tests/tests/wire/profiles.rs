@@ -44,13 +44,17 @@ fn baseline() -> Outcome {
 
 fn profile(name: &str) -> Outcome {
     let mut failures = Vec::new();
+    // What the hosts and ping itself take on this machine at this moment.
+    let plain = probe::start("backend = 'embedded'", Topology::default())?;
+    let idle_ns = ping(&plain)?;
+    plain.finish()?;
     for model in ["netem", "exact"] {
         for unit in ["skb", "packet"] {
             let wire = format!(
                 "backend = 'embedded'\nprofile = '{name}'\nmodel = '{model}'\nunit = '{unit}'"
             );
             let run = probe::start(&wire, Topology::default())?;
-            if let Err(failed) = one(&run) {
+            if let Err(failed) = one(&run, idle_ns) {
                 let text = failed.message().unwrap_or("failed").to_owned();
                 failures.push(format!("{model}, {unit}: {text}"));
             }
@@ -60,7 +64,7 @@ fn profile(name: &str) -> Outcome {
     check(failures.is_empty(), failures.join("; "))
 }
 
-fn one(run: &Run) -> Outcome {
+fn one(run: &Run, idle_ns: f64) -> Outcome {
     let arrived = flood(&run.hosts.a, &run.hosts.b, single())?;
     let account = run.wire.account()?;
     books(&account)?;
@@ -69,7 +73,11 @@ fn one(run: &Run) -> Outcome {
     let egress = a.embedded.as_ref().ok_or("no account")?;
     losses(&a.configured, model, PACKETS - arrived.len() as u64)?;
     // Other packets than probes are few: neighbour discovery.
-    let strangers = egress.entered.units - PACKETS;
+    let strangers = egress
+        .entered
+        .units
+        .checked_sub(PACKETS)
+        .ok_or_else(|| format!("only {} packets entered", egress.entered.units))?;
     check(
         strangers < 50,
         format!("{strangers} packets that are no probes"),
@@ -99,10 +107,20 @@ fn one(run: &Run) -> Outcome {
             .and_then(|egress| egress.lateness.as_ref())
             .map_or(0.0, |late| late.mean_ns)
     };
-    // The wire states its own error; what is left is the options' doing.
+    // The wire states its own error and an idle wire shows the hosts'; what is left is the
+    // options' doing. The hosts' share varies with the machine's load: allow as much again.
     let own = late(0) + late(1);
     let expected = expected + b.configured.expected_delay_ns(model);
-    near("mean of ping", ping - own, expected, 0.05)
+    let found = ping - own;
+    check(
+        found >= 0.95 * expected && found <= 1.05 * expected + 2.0 * idle_ns,
+        format!(
+            "mean of ping {:.3} ms, predicted {:.3} ms and {:.3} ms on an idle wire",
+            found / 1e6,
+            expected / 1e6,
+            idle_ns / 1e6
+        ),
+    )
 }
 
 fn single() -> Flood {
