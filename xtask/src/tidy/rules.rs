@@ -17,12 +17,9 @@ const UNSAFE: &[&str] = &[
     "vpnbench/src/lab/netns.rs",
     "vpnbench/src/lab/process.rs",
     "vpnbench/src/lab/signals.rs",
-<<<<<<< HEAD
     "vpnbench/src/lab/tunnel/device.rs",
-=======
     // Real-time scheduling.
     "vpnbench/src/lab/wire/embedded/priority.rs",
->>>>>>> a514062 (The lab's wire: netem through netlink, and an embedded one between TAP devices)
     // Device ioctls and descriptors of other processes.
     "vpnbench/src/probe/discover/process.rs",
     // Memory shared with the kernel programs.
