@@ -47,10 +47,27 @@ pub(crate) fn directory() -> Result<()> {
         outcome["vpn"] == "none" && outcome["benchmark"] == "ping",
         "{outcome}"
     );
+    let named = |figure: &&Value| figure["name"] == "rtt_us_mean";
+    let rtt = outcome["figures"]
+        .as_array()
+        .and_then(|all| all.iter().find(named));
+    ensure!(
+        rtt.is_some_and(|rtt| rtt["value"].as_f64() > Some(0.0)),
+        "{outcome}"
+    );
+    let benchmark = json(&folder.path().join("benchmark.json"))?;
+    ensure!(
+        benchmark.to_string().contains("\"kind\":\"ping\""),
+        "{benchmark}"
+    );
+    ensure!(
+        folder.path().join("ping.txt").is_file(),
+        "no output of the tool itself"
+    );
     let environment = json(&folder.path().join("environment.json"))?;
     let namespaces = environment["environment"]["namespaces"].as_array();
     ensure!(
-        namespaces.is_some_and(|all| all.len() == 2),
+        namespaces.is_some_and(|all| !all.is_empty()),
         "{environment}"
     );
     ensure!(folder.path().join("run.vbt").is_file(), "no trace");

@@ -57,7 +57,7 @@ fn list(output: &mut Output) -> Result<(), Failure> {
         table.row(vec![
             scenario.name,
             scenario.vpn.name.name().to_owned(),
-            scenario.benchmark.name.name().to_owned(),
+            scenario.benchmark.bench().name().to_owned(),
             scenario.title,
         ]);
     }

@@ -1,14 +1,12 @@
 //! One run of a scenario from nothing to its directory: set up, record, analyse, take down, write.
 //!
 //! The directory then holds `scenario.toml` (the effective one, defaults included), `run.vbt`,
-//! `report.json`, `benchmark.json` beside the tool's own output, `environment.json`, `outcome.json` and
-//! `logs/`; docs/lab.md describes them.
+//! `report.json`, `environment.json`, `outcome.json` and `logs/`; docs/lab.md describes them.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -16,10 +14,12 @@ use time::format_description::well_known::Rfc3339;
 use super::error::{LabError, Result};
 use super::outcome::{RunOutcome, Status, write_json};
 use super::scenario::Scenario;
-use super::{Run, signals, wait};
+use super::{Run, signals, unrecorded};
+use crate::analysis::benchmark;
 use crate::record::{self, Outcome, Reason, RecordError, Request};
 use crate::report::Report;
 use crate::trace::Reader;
+use crate::trace::model::CommandOutput;
 
 /// Ring buffer of a lab run: both ends are recorded.
 const BUFFER_BYTES: u64 = 128 << 20;
@@ -141,6 +141,16 @@ impl Place {
     }
 }
 
+/// What a run measured.
+struct Measured {
+    /// Whether the benchmark did what it should, and if not, why.
+    ended: std::result::Result<(), String>,
+    /// What its client wrote.
+    output: Option<CommandOutput>,
+    /// What the recording shows.
+    report: Option<Report>,
+}
+
 /// Runs the benchmark, recorded or not, takes the run down and fills in the outcome.
 fn measure(
     execution: &mut Execution<'_>,
@@ -153,34 +163,67 @@ fn measure(
     let client = run
         .client()
         .map_err(LabError::failed("preparing", "the benchmark's client"))?;
-    let mut report = None;
-    let ended = if scenario.run.record {
-        let trace = place.of(&run).join("run.vbt");
-        let request = request(execution, scenario, &run, trace.clone());
-        let recorded = record_apart(&request, client, &mut run, execution.say)?;
-        if let Some(kept) = &place.kept {
-            write_environment(&trace, kept)?;
-        }
-        let found = (execution.analyse)(&trace).map_err(ExecuteError::Analysis)?;
-        if let (Some(kept), Some(output)) = (&place.kept, &recorded.output) {
-            let (command, result) = (&run.client_command, found.benchmark.as_ref());
-            super::benchmark::save(kept, command, output, result)
-                .map_err(LabError::file("writing the benchmark's result into", kept))?;
-        }
-        report = Some(found);
-        how_it_ended(&recorded, scenario)
+    let measured = if scenario.run.record {
+        recorded(execution, scenario, &mut run, client, place)?
     } else {
-        run_plainly(client, scenario.limit(), execution.quiet_stdout)?
+        let (ended, output) = unrecorded::run(client, &mut run, scenario.limit())?;
+        Measured {
+            ended,
+            output: Some(output),
+            report: None,
+        }
     };
-    (outcome.status, outcome.reason) = match ended {
-        Ok(()) => (Status::Done, None),
-        Err(reason) => (Status::BenchmarkFailed, Some(reason)),
+    if let Some(kept) = &place.kept {
+        let path = kept.join("wire.json");
+        let account = run.wire.account()?;
+        write_json(&path, &account).map_err(LabError::file("writing", &path))?;
+    }
+    let command = &run.client_command;
+    let result = match (&measured.report, &measured.output) {
+        (Some(report), _) => report.benchmark.clone(),
+        (None, Some(output)) => benchmark::read(command, output, None).map(|(result, _)| result),
+        (None, None) => None,
     };
-    if let Some(report) = &report {
+    if let (Some(kept), Some(output)) = (&place.kept, &measured.output) {
+        let saved = super::benchmark::save(kept, command, output, result.as_ref());
+        saved.map_err(LabError::file("writing the benchmark's result into", kept))?;
+    }
+    let complaint = result.as_ref().and_then(|result| result.error.clone());
+    (outcome.status, outcome.reason) = match (measured.ended, complaint) {
+        (Ok(()), None) => (Status::Done, None),
+        (Ok(()), Some(reason)) => (Status::BenchmarkFailed, Some(reason)),
+        (Err(reason), None) => (Status::BenchmarkFailed, Some(reason)),
+        (Err(reason), Some(said)) => (Status::BenchmarkFailed, Some(format!("{reason}: {said}"))),
+    };
+    if let Some(result) = &result {
+        outcome.add_benchmark(result);
+    }
+    if let Some(report) = &measured.report {
         outcome.add_report(scenario, report);
     }
     run.finish()?;
-    Ok(report)
+    Ok(measured.report)
+}
+
+/// Runs the benchmark under the recorder.
+fn recorded(
+    execution: &mut Execution<'_>,
+    scenario: &Scenario,
+    run: &mut Run,
+    client: Command,
+    place: &Place,
+) -> std::result::Result<Measured, ExecuteError> {
+    let trace = place.of(run).join("run.vbt");
+    let request = request(execution, scenario, run, trace.clone());
+    let recorded = record_apart(&request, client, run, execution.say)?;
+    if let Some(kept) = &place.kept {
+        write_environment(&trace, kept)?;
+    }
+    Ok(Measured {
+        ended: how_it_ended(&recorded, scenario),
+        output: recorded.output,
+        report: Some((execution.analyse)(&trace).map_err(ExecuteError::Analysis)?),
+    })
 }
 
 /// What to record: both ends of the tunnel.
@@ -195,7 +238,7 @@ fn request(execution: &Execution<'_>, scenario: &Scenario, run: &Run, output: Pa
         duration: Some(scenario.limit()),
         output,
         stdout_is_ours: execution.quiet_stdout,
-        // It is in the run's directory, and its figures are in the report.
+        // Its output is in the run's directory, and its figures are in the report.
         quiet: true,
         progress: false,
         second_interrupt_ends: false,
@@ -203,7 +246,7 @@ fn request(execution: &Execution<'_>, scenario: &Scenario, run: &Run, output: Pa
 }
 
 /// Records on a thread of its own: recording gives up privileges that taking the lab down needs,
-/// and capabilities belong to threads.
+/// and capabilities belong to threads. Meanwhile the run gives the client what it asks for.
 fn record_apart(
     request: &Request,
     client: Command,
@@ -212,21 +255,19 @@ fn record_apart(
 ) -> std::result::Result<Outcome, ExecuteError> {
     let mut sentences = Vec::new();
     let (recorded, attended) = std::thread::scope(|scope| {
-        let collect = |sentences: &mut Vec<String>| {
+        let recording = scope.spawn(|| {
             record::record(request, Some(client), &mut |sentence| {
                 sentences.push(sentence.to_owned());
             })
-        };
-        let recording = scope.spawn(|| collect(&mut sentences));
-        // Meanwhile the run does for the client what that asks for.
+        });
         let attended = run.attend(&|| recording.is_finished());
         (recording.join(), attended)
     });
     sentences.iter().for_each(|sentence| say(sentence));
-    let recorded = recorded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let outcome = recorded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     match attended {
         // The recording ended by the same signal, and its report is worth having.
-        Ok(()) | Err(LabError::Interrupted) => Ok(recorded),
+        Ok(()) | Err(LabError::Interrupted) => Ok(outcome),
         Err(error) => Err(error.into()),
     }
 }
@@ -243,47 +284,8 @@ fn how_it_ended(recorded: &Outcome, scenario: &Scenario) -> std::result::Result<
             (_, Some(signal)) => Err(format!("the benchmark was ended by signal {signal}")),
             _ => Err("the benchmark failed".to_owned()),
         },
-        (Reason::Duration, _) => Err(too_long(scenario.limit())),
+        (Reason::Duration, _) => Err(unrecorded::too_long(scenario.limit())),
         (reason, _) => Err(format!("the recording was ended by: {}", reason.name())),
-    }
-}
-
-fn too_long(limit: Duration) -> String {
-    format!(
-        "the benchmark had not ended after {} s (run.limit)",
-        limit.as_secs_f64()
-    )
-}
-
-/// Runs the client without recording.
-fn run_plainly(
-    mut client: Command,
-    limit: Duration,
-    quiet_stdout: bool,
-) -> Result<std::result::Result<(), String>> {
-    let name = client.get_program().to_string_lossy().into_owned();
-    if quiet_stdout {
-        client.stdout(io::stderr());
-    }
-    let mut child = client.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => LabError::Skipped(format!("{name} not found")),
-        _ => LabError::failed("starting", &name)(error),
-    })?;
-    let waited: Result<ExitStatus> = wait::until("the benchmark to end", limit, &[], || {
-        child
-            .try_wait()
-            .map_err(LabError::failed("waiting for", &name))
-    });
-    if waited.is_err() {
-        // The run's end would end it too; here it is reaped as well.
-        let killed = child.kill().and_then(|()| child.wait());
-        killed.map_err(LabError::failed("ending", &name))?;
-    }
-    match waited {
-        Ok(status) if status.success() => Ok(Ok(())),
-        Ok(status) => Ok(Err(format!("the benchmark failed: {status}"))),
-        Err(LabError::TimedOut { .. }) => Ok(Err(too_long(limit))),
-        Err(error) => Err(error),
     }
 }
 

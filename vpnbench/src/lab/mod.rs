@@ -23,6 +23,7 @@ pub mod statistics;
 pub mod table;
 pub mod tunnel;
 mod undo;
+mod unrecorded;
 pub mod vpn;
 mod wait;
 pub mod wire;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::LabError;
 use super::scenario::Scenario;
+use crate::analysis::benchmark::{Benchmark, Quantiles};
 use crate::report::Report;
 
 /// Name of this schema.
@@ -121,7 +122,7 @@ impl RunOutcome {
             scenario: scenario.name.clone(),
             vpn: scenario.vpn.name.name().to_owned(),
             vpn_version: None,
-            benchmark: scenario.benchmark.name.name().to_owned(),
+            benchmark: scenario.benchmark.bench().name().to_owned(),
             repetition,
             seed: scenario.seed,
             started_at,
@@ -162,10 +163,63 @@ impl RunOutcome {
         }
     }
 
+    /// The benchmark's own figures, its main one first.
+    pub fn add_benchmark(&mut self, result: &Benchmark) {
+        let (higher, lower) = (Some(Better::Higher), Some(Better::Lower));
+        let realtime = result.realtime.as_ref();
+        let outage = result.outage.as_ref();
+        let transfers = result.transfers.as_ref();
+        let median = |quantiles: Option<Quantiles>| quantiles.and_then(|quantiles| quantiles.p50);
+        let tail = |quantiles: Option<Quantiles>| quantiles.and_then(|quantiles| quantiles.p99);
+        let reverse = result.reverse.as_ref();
+        let retransmits = result.retransmits.map(|count| count as f64);
+        self.add(
+            "quality_ratio",
+            realtime.and_then(|stream| stream.quality_ratio),
+            higher,
+        );
+        self.add("transfer_s", transfers.and_then(|all| all.mean_s), lower);
+        self.add(
+            "connect_s",
+            outage.and_then(|outage| outage.connect_s),
+            lower,
+        );
+        self.add("gap_s", outage.and_then(|outage| outage.gap_s), lower);
+        if result.kind == "load-latency" {
+            self.add("rtt_us_p50", median(result.rtt_us), lower);
+            self.add("rtt_us_p99", tail(result.rtt_us), lower);
+            self.add("idle_rtt_us_p50", median(result.idle_rtt_us), lower);
+        }
+        self.add(
+            "throughput_bps_received",
+            result.throughput_bps_received,
+            higher,
+        );
+        self.add("throughput_bps_sent", result.throughput_bps_sent, higher);
+        self.add(
+            "reverse_throughput_bps_received",
+            reverse.and_then(|reverse| reverse.throughput_bps_received),
+            higher,
+        );
+        self.add("retransmits", retransmits, lower);
+        self.add("rtt_us_mean", result.rtt_mean_us, lower);
+        self.add("rtt_us_p50", median(result.rtt_us), lower);
+        self.add("rtt_us_p99", tail(result.rtt_us), lower);
+        self.add("loss_ratio", result.loss_ratio, lower);
+        self.add("jitter_us", result.jitter_us, lower);
+        self.add("connect_us_p50", median(result.connect_us), lower);
+        self.add("first_byte_us_p50", median(result.first_byte_us), lower);
+    }
+
     /// What a report says beyond the benchmark's own figures.
     pub fn add_report(&mut self, scenario: &Scenario, report: &Report) {
         let retransmits = report.retransmits.total.map(|total| total as f64);
         self.add("retransmits", retransmits, Some(Better::Lower));
+        let spurious = report.retransmits.spurious.as_ref();
+        let count = spurious.map(|spurious| spurious.count as f64);
+        self.add("spurious_retransmits", count, Some(Better::Lower));
+        let ratio = spurious.and_then(|spurious| spurious.ratio);
+        self.add("spurious_ratio", ratio, Some(Better::Lower));
         self.expectations = expectations(scenario, report);
     }
 

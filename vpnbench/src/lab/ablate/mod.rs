@@ -21,6 +21,7 @@ pub const COALESCING: &[&str] = &[
     "vpn.settings.tun_gro=false",
     "vpn.settings.outer_gso=false",
     "vpn.settings.outer_gro=false",
+    "vpn.settings.receive_buffer=212992",
     "wire.unit=packet",
     "wire.place=middle",
     "sysctls.net.ipv4.tcp_reordering=10",

@@ -18,14 +18,19 @@ use crate::report::table::{Align, Screen, Table};
 pub(super) const SCHEMA: &str = "vpnbench.matrix.v1";
 
 /// Figures of the terminal's table, as far as a run has them; the files have all.
-const SHOWN: [&str; 7] = [
+const SHOWN: [&str; 12] = [
+    "quality_ratio",
+    "transfer_s",
+    "connect_s",
+    "gap_s",
     "throughput_bps_received",
+    "reverse_throughput_bps_received",
     "retransmits",
     "rtt_us_mean",
+    "rtt_us_p50",
+    "rtt_us_p99",
     "loss_ratio",
-    "jitter_us",
-    "connect_us",
-    "duration_s",
+    "first_byte_us_p50",
 ];
 
 /// One combination.

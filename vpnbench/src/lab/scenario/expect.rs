@@ -64,12 +64,6 @@ pub struct Expect {
 }
 
 impl Expect {
-    /// Whether nothing is expected.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.findings.is_empty() && self.absent.is_empty()
-    }
-
     pub(super) fn check(&self) -> Result<(), Invalid> {
         let lists = [
             ("expect.findings", &self.findings),

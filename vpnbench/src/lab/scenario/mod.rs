@@ -26,8 +26,7 @@ pub use source::Source;
 pub use sysctls::Sysctls;
 pub use variation::{AblationSection, Axis, MatrixSection, Switch};
 
-use super::benchmark::Spec;
-use super::{Bench, LabOptions, Topology, WireSpec, vpn};
+use super::{LabOptions, Topology, WireSpec, benchmark, vpn};
 
 /// One experiment. Every key has a default, so that an empty file is the bare wire under TCP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,7 +45,7 @@ pub struct Scenario {
     /// The tunnel.
     pub vpn: vpn::Spec,
     /// The benchmark.
-    pub benchmark: BenchmarkSection,
+    pub benchmark: benchmark::Spec,
     /// Sysctls of the hosts' namespaces.
     pub sysctls: Sysctls,
     /// How often it runs and what is recorded.
@@ -57,23 +56,6 @@ pub struct Scenario {
     pub matrix: MatrixSection,
     /// What `lab ablate` switches.
     pub ablation: AblationSection,
-}
-
-/// `[benchmark]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
-pub struct BenchmarkSection {
-    /// Which.
-    #[schemars(with = "String")]
-    pub name: Bench,
-    /// How long it runs, such as "10s".
-    #[serde(with = "duration")]
-    #[schemars(with = "String")]
-    pub duration: Duration,
-    /// `default` or `study`: parameters to begin with.
-    pub preset: String,
-    /// The benchmark's own parameters (docs/lab-benchmarks.md).
-    pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
 /// In which order variants run.
@@ -103,7 +85,7 @@ pub struct RunSection {
     /// Whether stacks of the watched threads are sampled.
     pub stacks: bool,
     /// Longest time from the client's start until it is ended, such as "90s"; empty: the
-    /// benchmark's duration and a minute more.
+    /// benchmark's duration and a minute more, six minutes where it has none.
     pub limit: String,
 }
 
@@ -116,46 +98,13 @@ impl Default for Scenario {
             topology: Topology::default(),
             wire: WireSpec::default(),
             vpn: vpn::Spec::default(),
-            benchmark: BenchmarkSection::default(),
+            benchmark: benchmark::Spec::default(),
             sysctls: Sysctls::default(),
             run: RunSection::default(),
             expect: Expect::default(),
             matrix: MatrixSection::default(),
             ablation: AblationSection::default(),
         }
-    }
-}
-
-impl Default for BenchmarkSection {
-    fn default() -> BenchmarkSection {
-        BenchmarkSection {
-            name: Bench::Tcp,
-            duration: Duration::from_secs(10),
-            preset: "default".to_owned(),
-            settings: serde_json::Map::new(),
-        }
-    }
-}
-
-impl BenchmarkSection {
-    /// The benchmark with all its parameters. `duration` counts unless a preset has its own and this
-    /// one was left alone.
-    ///
-    /// # Errors
-    /// What is wrong with `preset` or `settings`, beginning with the key.
-    pub fn spec(&self) -> Result<Spec, String> {
-        let mut keys = self.settings.clone();
-        let own_duration = ["duration", "count"]
-            .iter()
-            .any(|key| keys.contains_key(*key));
-        keys.insert("name".to_owned(), self.name.name().into());
-        keys.insert("preset".to_owned(), self.preset.clone().into());
-        let mut spec = Spec::read(keys)?;
-        let default = BenchmarkSection::default();
-        if !own_duration && (self.preset == default.preset || self.duration != default.duration) {
-            spec.set_duration(self.duration);
-        }
-        Ok(spec)
     }
 }
 
@@ -172,10 +121,11 @@ impl Default for RunSection {
     }
 }
 
-/// How long a benchmark may run whose length depends on what it measures.
-const LONGEST: Duration = Duration::from_secs(300);
 /// How long a benchmark may take longer than it should before it is ended.
 const SLACK: Duration = Duration::from_secs(60);
+
+/// How long a benchmark may take that ends when its work is done.
+const UNKNOWN: Duration = Duration::from_secs(300);
 
 impl Scenario {
     /// Reads a scenario file, or the one of that name that the program carries, and applies
@@ -224,8 +174,6 @@ impl Scenario {
             return Err(Invalid::new("run.repetitions", "at least 1"));
         }
         self.run.limit_given()?;
-        let spec = self.benchmark.spec();
-        spec.map_err(|message| Invalid::new("benchmark.settings", message))?;
         let wire = self.wire.validate();
         wire.map_err(|invalid| Invalid::new(invalid.key, invalid.reason))?;
         let labels = self.topology.labels();
@@ -238,15 +186,16 @@ impl Scenario {
             return Err(Invalid::new(format!("sysctls.{host}"), message));
         }
         let vpn = self.vpn.check();
-        vpn.map_err(|message| Invalid::new("vpn.settings", message))?;
+        vpn.map_err(|message| {
+            // The adapter's complaint begins with the key where it knows it.
+            let key = message.split(": ").next().filter(|key| !key.contains(' '));
+            let below = key.map_or(String::new(), |key| format!(".{key}"));
+            Invalid::new(format!("vpn.settings{below}"), message.clone())
+        })?;
         self.sysctls.check()?;
         self.expect.check()?;
         self.matrix.axes()?;
         self.ablation.switches()?;
-        if !self.run.record && !self.expect.is_empty() {
-            let message = "findings come from a recording: set run.record = true, or expect none";
-            return Err(Invalid::new("run.record", message));
-        }
         Ok(())
     }
 
@@ -255,8 +204,7 @@ impl Scenario {
     pub fn options(&self, logs: Option<PathBuf>) -> LabOptions {
         LabOptions {
             vpn: self.vpn.clone(),
-            // Checked when the scenario was read.
-            benchmark: self.benchmark.spec().unwrap_or_default(),
+            benchmark: self.benchmark.clone(),
             topology: self.topology.clone(),
             wire: self.wire.clone(),
             seed: self.seed,
@@ -269,8 +217,16 @@ impl Scenario {
     #[must_use]
     pub fn limit(&self) -> Duration {
         let given = self.run.limit_given().ok().flatten();
-        let spec = self.benchmark.spec().unwrap_or_default();
-        given.unwrap_or_else(|| spec.duration().unwrap_or(LONGEST) + SLACK)
+        given.unwrap_or(self.benchmark.duration().unwrap_or(UNKNOWN) + SLACK)
+    }
+
+    /// The same with every setting of the VPN's adapter that is not given at its default.
+    #[must_use]
+    pub fn complete(&self) -> Scenario {
+        Scenario {
+            vpn: self.vpn.complete(),
+            ..self.clone()
+        }
     }
 
     /// The whole scenario as TOML, defaults included.
@@ -278,7 +234,7 @@ impl Scenario {
     /// # Errors
     /// When a value cannot be written as TOML; a scenario that was read can.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string_pretty(self)
+        toml::to_string_pretty(&self.complete())
     }
 }
 

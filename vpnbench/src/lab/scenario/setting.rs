@@ -50,6 +50,9 @@ impl Setting {
 
     /// Changes the table and returns the scenario it makes.
     pub(super) fn apply(&self, table: &mut Table) -> Result<Scenario, ScenarioError> {
+        if self.key == "benchmark.duration" {
+            return self.apply_duration(table);
+        }
         let mut first = None;
         for value in self.readings() {
             let mut changed = table.clone();
@@ -66,6 +69,23 @@ impl Setting {
         }
         let message = first.map(|error| error.message().trim().replace('\n', ", "));
         Err(self.wrong(message.unwrap_or_default()))
+    }
+
+    /// How long a benchmark runs is a key of some and a count of others, so the benchmark decides.
+    fn apply_duration(&self, table: &mut Table) -> Result<Scenario, ScenarioError> {
+        let wrong = |error: toml::de::Error| self.wrong(error.message().trim().to_owned());
+        let mut scenario = Scenario::deserialize(table.clone()).map_err(wrong)?;
+        let duration = super::duration::parse(&self.value);
+        let duration = duration.map_err(|message| self.wrong(message))?;
+        if duration.is_zero() {
+            return Err(self.wrong("it must be longer than nothing".to_owned()));
+        }
+        scenario.benchmark.set_duration(duration);
+        let section = Table::try_from(&scenario.benchmark);
+        let section = section.map_err(|error| self.wrong(error.to_string()))?;
+        table.insert("benchmark".to_owned(), Value::Table(section));
+        // What the benchmark makes of it may still not fit.
+        Scenario::deserialize(table.clone()).map_err(wrong)
     }
 
     /// What the value may mean: TOML if it is that, else text.
@@ -91,9 +111,14 @@ impl Setting {
                 .ok_or_else(|| self.wrong(format!("{section} is a value, not a section")))?;
         }
         let before = target.insert(last.clone(), value.clone());
-        // Settings are a daemon's own: they mean nothing to another one.
-        if self.key == "vpn.name" && before.as_ref() != Some(&value) {
-            target.remove("settings");
+        if before.as_ref() != Some(&value) {
+            // Settings are a daemon's own, and parameters a benchmark's: they mean nothing to
+            // another one.
+            match self.key.as_str() {
+                "vpn.name" => drop(target.remove("settings")),
+                "benchmark.name" => target.retain(|key, _| key == "name" || key == "preset"),
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ fn complaints_name_file_line_and_column() {
         ("[vpn]\nname = \"vpnx\"\n", "x.toml:2:8: "),
         (
             "[benchmark]\nduration = \"10 parsecs\"\n",
-            "x.toml:2:12: \"10 parsecs\" is not a duration",
+            "x.toml:2:1: duration: \"10 parsecs\" is not a length",
         ),
         (
             "[run]\nlimit = \"soon\"\n",
@@ -129,13 +129,32 @@ fn settings_need_no_quotes_and_reach_every_section() {
         "sysctls.b.net.ipv4.tcp_rmem=4096 131072 6291456",
     ]);
     assert_eq!(scenario.vpn.name.name(), "wireguard-go");
-    assert_eq!(scenario.benchmark.duration, Duration::from_millis(1500));
+    assert_eq!(
+        scenario.benchmark.duration(),
+        Some(Duration::from_millis(1500))
+    );
     assert!(!scenario.run.record);
     assert_eq!((scenario.seed, scenario.title.as_str()), (7, "10"));
     assert_eq!(scenario.sysctls.all["net.ipv4.tcp_reordering"], "10");
     assert_eq!(
         scenario.sysctls.hosts["b"]["net.ipv4.tcp_rmem"],
         "4096 131072 6291456"
+    );
+}
+
+#[test]
+fn another_benchmark_has_parameters_of_its_own() {
+    let scenario = with(&[
+        "benchmark.streams=4",
+        "benchmark.name=ping",
+        "benchmark.duration=2s",
+    ]);
+    assert_eq!(scenario.benchmark.bench().name(), "ping");
+    assert_eq!(scenario.benchmark.duration(), Some(Duration::from_secs(2)));
+    let error = error("", &["benchmark.name=ping", "benchmark.streams=4"]);
+    assert!(
+        error.starts_with("--set benchmark.streams=4: streams: unknown"),
+        "{error}"
     );
 }
 
@@ -161,7 +180,7 @@ fn the_effective_scenario_reads_back_the_same() {
         let again = Scenario::parse(&Source::new("effective", &text), &[]);
         assert_eq!(
             again.unwrap_or_else(|error| panic!("{error} in\n{text}")),
-            scenario
+            scenario.complete()
         );
         assert_eq!(scenario.name, embedded.name, "the name is that of the file");
         assert!(!scenario.title.is_empty(), "{} has no title", embedded.name);

@@ -11,7 +11,7 @@ use super::sources::{self, Source};
 use super::{End, Tunnel, Vpn};
 use super::{
     boringtun, easytier, gotatun, headscale, hyprspace, mycelium, nebula, none, openvpn, quincy,
-    tailscale, tinc, vpncloud, wireguard, wireguard_go, yggdrasil, zerotier,
+    reference, tailscale, tinc, vpncloud, wireguard, wireguard_go, yggdrasil, zerotier,
 };
 use crate::lab::error::{LabError, Result};
 
@@ -25,6 +25,11 @@ pub(super) trait Adapter {
     const MOST_HOSTS: usize = 3;
     /// How long it has from its start until it carries packets.
     const CARRY_LIMIT: Duration = Duration::from_secs(15);
+
+    /// Whether the values make sense; the error begins with the key.
+    fn check(_settings: &Self::Settings) -> std::result::Result<(), String> {
+        Ok(())
+    }
 
     /// Starts and configures the daemons, one end per place. The ends need not carry packets yet,
     /// but have their device and addresses.
@@ -55,6 +60,7 @@ pub(super) struct Row {
 pub(super) fn row(vpn: Vpn) -> Row {
     let make = match vpn {
         Vpn::None => row_of::<none::None>,
+        Vpn::Reference => row_of::<reference::Reference>,
         Vpn::Wireguard => row_of::<wireguard::Wireguard>,
         Vpn::WireguardGo => row_of::<wireguard_go::WireguardGo>,
         Vpn::Boringtun => row_of::<boringtun::Boringtun>,
@@ -90,7 +96,9 @@ fn row_of<A: Adapter>(vpn: Vpn) -> Row {
 
 fn parse<A: Adapter>(settings: &Map<String, Value>) -> std::result::Result<A::Settings, String> {
     let value = Value::Object(settings.clone());
-    serde_json::from_value(value).map_err(|error| error.to_string())
+    let settings = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    A::check(&settings)?;
+    Ok(settings)
 }
 
 fn parsed<A: Adapter>(settings: &Map<String, Value>) -> Result<A::Settings> {

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use procfs::net::TcpState;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::programs::Programs;
@@ -17,7 +18,7 @@ use super::{End, Setup};
 use crate::lab::error::{LabError, Result};
 use crate::lab::hosts::{self, Host};
 use crate::lab::process::{Process, Program};
-use crate::lab::{netlink, wait};
+use crate::lab::{netlink, part, wait};
 
 /// One host of the tunnel to be.
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +135,22 @@ impl<'s, 'a> Job<'s, 'a> {
             log: self.setup.logs.join(log),
         };
         self.setup.undo.start_with(&program, environment)
+    }
+
+    /// Starts a program of the lab's own at a place; its output goes to `NAME-HOST.log`.
+    pub(super) fn part(
+        &mut self,
+        place: &Place<'_>,
+        name: &str,
+        settings: &impl Serialize,
+    ) -> Result<Process> {
+        let log = self.log_file(&format!("{name}-{}.log", place.host.label));
+        part::start(self.setup.undo, name, settings, &place.host.netns, log)
+    }
+
+    /// A file beside the logs, for what a program accounts for.
+    pub(super) fn log_file(&self, name: &str) -> PathBuf {
+        self.setup.logs.join(name)
     }
 
     /// The run's directory, the working directory of tools.

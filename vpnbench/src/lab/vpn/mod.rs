@@ -18,6 +18,7 @@ mod none;
 mod openvpn;
 pub mod programs;
 mod quincy;
+mod reference;
 pub mod sources;
 mod tailscale;
 mod tailscaled;
@@ -50,6 +51,8 @@ pub enum Vpn {
     /// The bare wire.
     #[default]
     None,
+    /// The lab's own reference tunnel.
+    Reference,
     /// WireGuard in the kernel.
     Wireguard,
     /// wireguard-go.
@@ -86,8 +89,9 @@ pub enum Vpn {
 
 impl Vpn {
     /// All of them.
-    pub const ALL: [Vpn; 17] = [
+    pub const ALL: [Vpn; 18] = [
         Vpn::None,
+        Vpn::Reference,
         Vpn::Wireguard,
         Vpn::WireguardGo,
         Vpn::Boringtun,
@@ -111,6 +115,7 @@ impl Vpn {
     pub const fn name(self) -> &'static str {
         match self {
             Vpn::None => "none",
+            Vpn::Reference => "reference",
             Vpn::Wireguard => "wireguard",
             Vpn::WireguardGo => "wireguard-go",
             Vpn::Boringtun => "boringtun",
@@ -180,6 +185,40 @@ impl Spec {
     /// Whether the settings are ones the adapter understands; the error names the key.
     pub fn check(&self) -> std::result::Result<(), String> {
         (adapter::row(self.name).check)(&self.settings)
+    }
+
+    /// The same with every setting that is not given at its default. Settings that are unset by
+    /// default stay away: TOML has no word for them.
+    #[must_use]
+    pub fn complete(&self) -> Spec {
+        let mut settings = match (adapter::row(self.name).defaults)() {
+            Value::Object(defaults) => defaults,
+            _ => Map::new(),
+        };
+        lay_over(&mut settings, &self.settings);
+        remove_nulls(&mut settings);
+        Spec {
+            settings,
+            ..self.clone()
+        }
+    }
+}
+
+fn lay_over(below: &mut Map<String, Value>, above: &Map<String, Value>) {
+    for (key, value) in above {
+        match (below.get_mut(key), value) {
+            (Some(Value::Object(below)), Value::Object(above)) => lay_over(below, above),
+            _ => drop(below.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+fn remove_nulls(map: &mut Map<String, Value>) {
+    map.retain(|_, value| !value.is_null());
+    for value in map.values_mut() {
+        if let Value::Object(inner) = value {
+            remove_nulls(inner);
+        }
     }
 }
 
@@ -266,7 +305,11 @@ pub(crate) fn start(spec: &Spec, mut setup: Setup<'_>) -> Result<Tunnel> {
     let hosts: Vec<&Host> = hosts.iter().collect();
     carry::wait(&hosts, &tunnel, row.carry_limit)?;
     (row.settle)(&mut job, &spec.settings, &tunnel)?;
-    tunnel.version = job.version();
+    tunnel.version = match spec.name {
+        // It is part of this program.
+        Vpn::Reference => Some(env!("CARGO_PKG_VERSION").to_owned()),
+        _ => job.version(),
+    };
     Ok(tunnel)
 }
 

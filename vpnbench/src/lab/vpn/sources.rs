@@ -130,6 +130,20 @@ pub const SOURCES: &[Source] = &[
         quirks: &["Every tunnel is compared with it; its device is the wire's."],
     },
     Source {
+        name: "reference",
+        title: "the lab's own reference tunnel",
+        study: None,
+        programs: &[],
+        ways: &[],
+        prefer_cached: false,
+        quirks: &[
+            "A laboratory instrument, not a VPN to use: every mechanism is a switch and faults can \
+             be planted (docs/lab-tunnel.md).",
+            "It joins the first two hosts; where there is a third, the way leads through a relay \
+             on it.",
+        ],
+    },
+    Source {
         name: "wireguard",
         title: "WireGuard in the kernel",
         study: Some("WireGuard"),
