@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytemuck::Zeroable;
 use vpnbench::analysis::{Analyses, Context};
 use vpnbench::trace::Event;
-use vpnbench::trace::model::{Start, Symbols, WatchedDevice};
+use vpnbench::trace::model::{ProbeStatus, Start, Symbols, WatchedDevice};
 use vpnbench_common::catalog::{Kind, ProbeId, Tap};
 use vpnbench_common::event::{Packet, Taken, TcpProbe, packet_flags};
 use vpnbench_common::layout;
@@ -49,7 +49,7 @@ impl Traffic {
             let Some(number) = self.stages[at].pop_front() else {
                 break;
             };
-            self.time_ns += 300;
+            self.time_ns += 3000;
             self.event(PATH[at], number, analyses);
             events += 1;
             let lost = PATH[at] == Tap::OuterTx && number.is_multiple_of(500);
@@ -152,7 +152,13 @@ fn main() {
         (2, 1, "tunnel"),
         (2, 2, "outer"),
     ];
+    let recv = ProbeStatus {
+        id: ProbeId::SockRecvLength as u8,
+        attached: true,
+        ..ProbeStatus::default()
+    };
     let start = Start {
+        probes: vec![recv],
         devices: devices
             .map(|(netns, ifindex, role)| device(netns, ifindex, role))
             .to_vec(),

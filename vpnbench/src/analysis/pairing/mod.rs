@@ -103,7 +103,9 @@ impl Pairing {
             |kind| matches!(kind, TunnelKind::KernelWireguard | TunnelKind::KernelOther);
         let tunnels = start.tunnels.iter().filter(|one| in_kernel(one.kind));
         self.kernel_tunnels = tunnels.map(|one| one.netns).collect();
-        self.tunnels = start.tunnels.iter().map(|one| one.netns).collect();
+        let devices = start.devices.iter().filter(|one| one.role == "tunnel");
+        let tunnels = start.tunnels.iter().map(|one| one.netns);
+        self.tunnels = tunnels.chain(devices.map(|one| one.netns)).collect();
         let attached = |id: ProbeId| {
             start
                 .probes

@@ -17,6 +17,9 @@ use super::identity::{Identity, Numbering, Unwrap};
 /// A departure that has not arrived after this long is lost. Longer than any queue this side of
 /// seconds of bufferbloat.
 const PATIENCE_NS: u64 = 8_000_000_000;
+/// In a flow with more departures than are kept, one that is older than this and than four times the
+/// slowest so far is lost.
+const PASSED_NS: u64 = 1_000_000_000;
 /// Arrived departures kept per flow, to recognise duplicates.
 const KEPT: usize = 2048;
 /// Departures of all flows kept; beyond, the oldest of the flow at hand are given up, and counted.
@@ -392,7 +395,10 @@ impl Flow {
 
     fn expire(&mut self, now: u64, closed: &mut Vec<Closed>) {
         while let Some(front) = self.first.front() {
-            let done = front.missing == 0 && self.first.len() > KEPT;
+            // Fast flows are not waited for that long: what came later and arrived long ago has passed it.
+            let age = now.saturating_sub(front.time_ns);
+            let passed = front.missing == 0 || age > (4 * self.slowest_ns).max(PASSED_NS);
+            let done = passed && self.first.len() > KEPT;
             if !done && front.time_ns.saturating_add(PATIENCE_NS) > now {
                 break;
             }
