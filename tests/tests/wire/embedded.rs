@@ -27,6 +27,10 @@ pub(crate) const CASES: &[Case] = &[
         middle,
     ),
     ("a_ring_is_one_segment_with_an_impairment_per_host", ring),
+    (
+        "without_offload_single_packets_reach_the_middle",
+        single_packets,
+    ),
     ("a_wire_that_is_killed_is_noticed", killed),
     ("netem_or_a_plain_refusal", netem),
 ];
@@ -255,6 +259,31 @@ fn middle() -> Outcome {
         "no account",
     )?;
     run.finish()?;
+    Ok(())
+}
+
+fn single_packets() -> Outcome {
+    for (offload, cut) in [(true, false), (false, true)] {
+        let wire = format!("backend = 'embedded'\nplace = 'middle'\noffload = {offload}");
+        let run = probe::start(&wire, Topology::default())?;
+        let mut server = netns::command(&run.hosts.b.netns, "iperf3")?;
+        let mut server = server
+            .args(["-s", "-1"])
+            .stdout(std::process::Stdio::null())
+            .spawn()?;
+        let sent = retry_until_listening(&run, &["-c", "10.99.0.2", "-n", "32M"]);
+        let _ended = server.kill().and_then(|()| server.wait());
+        sent?;
+        let account = run.wire.account()?;
+        let egress = account.hosts[0].embedded.as_ref().ok_or("no account")?;
+        let entered = egress.entered;
+        check(entered.segments > 20_000, format!("{entered:?}"))?;
+        check(
+            (entered.units == entered.segments) == cut,
+            format!("offload = {offload}: {entered:?}"),
+        )?;
+        run.finish()?;
+    }
     Ok(())
 }
 
