@@ -11,7 +11,7 @@ use serde_json::Value;
 use vpnbench::lab::hosts::TopologyKind;
 use vpnbench::lab::vpn::listing::{self, Listed};
 use vpnbench::lab::vpn::{Build, Spec};
-use vpnbench::lab::{self, Bench, LabError, LabOptions, Vpn};
+use vpnbench::lab::{self, Bench, LabError, LabOptions, Vpn, benchmark};
 use vpnbench_tests::binary;
 
 type Outcome = Result<(), Failed>;
@@ -91,10 +91,11 @@ fn kernel_has_wireguard() -> bool {
 }
 
 fn options(vpn: Spec, kind: TopologyKind) -> LabOptions {
+    let mut benchmark = benchmark::Spec::from(Bench::Ping);
+    benchmark.set_duration(Duration::from_secs(1));
     LabOptions {
         vpn,
-        bench: Bench::Ping,
-        duration: Duration::from_secs(1),
+        benchmark,
         topology: lab::Topology {
             kind,
             ..lab::Topology::default()
@@ -102,7 +103,6 @@ fn options(vpn: Spec, kind: TopologyKind) -> LabOptions {
         wire: lab::WireSpec::default(),
         seed: 1,
         sysctls: lab::Sysctls::default(),
-        client_arguments: Vec::new(),
         logs: None,
     }
 }
