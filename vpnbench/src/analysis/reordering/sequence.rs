@@ -234,4 +234,41 @@ mod tests {
         let row = arrivals(&[1, 2, 3, 3, 2, 4], Numbering::TunnelCounter);
         assert_eq!((row.packets, row.reordered, row.duplicates), (4, 0, 2));
     }
+
+    /// The definitions of RFC 4737, word for word and in quadratic time: reordered packets, their
+    /// extents, and how many are 1-, 2- and 3-reordered.
+    fn by_definition(numbers: &[u32]) -> (u64, Vec<u64>, [u64; 3]) {
+        let (mut reordered, mut extents, mut n) = (0, Vec::new(), [0; 3]);
+        for (i, number) in numbers.iter().enumerate() {
+            let before = &numbers[..i];
+            let Some(j) = before.iter().position(|other| other > number) else {
+                continue;
+            };
+            reordered += 1;
+            extents.push((i - j) as u64);
+            for (count, length) in n.iter_mut().zip(1..) {
+                let just_before = &before[i.saturating_sub(length)..];
+                *count += u64::from(
+                    just_before.len() == length && just_before.iter().all(|other| other > number),
+                );
+            }
+        }
+        (reordered, extents, n)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn equals_the_definitions(delays in proptest::collection::vec(0u32..40, 1..400)) {
+            // Packet k leaves at k and arrives at k + delay.
+            let mut arrivals: Vec<(u32, u32)> = delays.iter().zip(1u32..).map(|(delay, k)| (k + delay, k)).collect();
+            arrivals.sort_unstable();
+            let numbers: Vec<u32> = arrivals.into_iter().map(|(_, number)| number).collect();
+            let (reordered, mut extents, n) = by_definition(&numbers);
+            let row = self::arrivals(&numbers, Numbering::TunnelCounter);
+            proptest::prop_assert_eq!((row.packets, row.reordered), (numbers.len() as u64, reordered));
+            proptest::prop_assert_eq!(&row.n_reordering[..3], &n[..]);
+            extents.sort_unstable();
+            proptest::prop_assert_eq!(row.extent_max.map(|most| most as u64), extents.last().copied());
+        }
+    }
 }
