@@ -45,14 +45,14 @@ impl Traffic {
         self.number += 1;
         self.stages[0].push_back(self.number);
         let mut events = 0;
-        for at in 0..PATH.len() {
+        for (at, tap) in PATH.into_iter().enumerate() {
             let Some(number) = self.stages[at].pop_front() else {
                 break;
             };
             self.time_ns += 3000;
-            self.event(PATH[at], number, analyses);
+            self.event(tap, number, analyses);
             events += 1;
-            let lost = PATH[at] == Tap::OuterTx && number.is_multiple_of(500);
+            let lost = tap == Tap::OuterTx && number.is_multiple_of(500);
             if at + 1 < PATH.len() && !lost {
                 self.stages[at + 1].push_back(number);
                 if self.stages[at + 1].len() < IN_FLIGHT {
