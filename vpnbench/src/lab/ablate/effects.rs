@@ -180,7 +180,7 @@ impl Ablation {
                 continue;
             };
             let mut rows = Table::new(&[
-                ("switch", Align::Number),
+                ("switch", Align::Text),
                 ("runs", Align::Number),
                 ("mean", Align::Number),
                 ("ratio", Align::Number),
@@ -188,7 +188,8 @@ impl Ablation {
                 ("difference", Align::Number),
                 ("g", Align::Number),
                 ("p (Holm)", Align::Number),
-                ("", Align::Text),
+                // Not cut where the screen is narrow: it is the answer.
+                ("", Align::Number),
             ]);
             rows.row(base_cells(name, self.base_done, base));
             for switch in &self.switches {
@@ -244,7 +245,7 @@ fn base_cells(name: &str, runs: usize, base: &Summary) -> Vec<String> {
 fn cells(name: &str, switch: &SwitchEffects) -> Vec<String> {
     let dash = || "-".to_owned();
     let Some(effect) = switch.effects.iter().find(|effect| effect.figure == name) else {
-        let mut cells = vec![switch.switch.clone(), switch.done.to_string()];
+        let mut cells = vec![brief(&switch.switch), switch.done.to_string()];
         cells.extend((0..6).map(|_| dash()));
         cells.push("no runs".to_owned());
         return cells;
@@ -254,7 +255,7 @@ fn cells(name: &str, switch: &SwitchEffects) -> Vec<String> {
     };
     let percent = |i: Interval| format!("{:+.0} .. {:+.0} %", i.low * 100.0, i.high * 100.0);
     vec![
-        switch.switch.clone(),
+        brief(&switch.switch),
         switch.done.to_string(),
         table::value_text(name, effect.changed.mean),
         effect
@@ -266,6 +267,12 @@ fn cells(name: &str, switch: &SwitchEffects) -> Vec<String> {
         effect.p_adjusted.map_or_else(dash, probability),
         judgement(effect).to_owned(),
     ]
+}
+
+/// A switch without the sections that its last parts make plain.
+fn brief(switch: &str) -> String {
+    let short = switch.replace("vpn.settings.", "");
+    short.replace("sysctls.net.ipv4.", "")
 }
 
 fn probability(p: f64) -> String {

@@ -1,6 +1,7 @@
 //! The lab's own reference tunnel (`lab::tunnel`) between the first two hosts. Where there is a third
 //! host, the way leads through it: a relay there passes the outer packets on.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -12,11 +13,15 @@ use crate::lab::process::Process;
 use crate::lab::tunnel::relay::{self, RelaySettings};
 use crate::lab::tunnel::settings::Transport;
 use crate::lab::tunnel::{self, PartSettings, Settings};
+use crate::lab::wait;
 
 /// Port of the outer sockets and of the relay.
 const PORT: u16 = 4600;
 /// How long a part has until its device or its port is there.
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// What an end writes to its log when its link is there.
+const CARRIES: &str = "carries packets";
 
 /// The reference tunnel.
 pub(super) struct Reference;
@@ -94,13 +99,24 @@ fn start_end(
         settings: settings.clone(),
     };
     let daemon = job.part(place, tunnel::NAME, &part)?;
-    job::wait_for_device(place, &device, &daemon, START_LIMIT)?;
-    if listen {
-        wait_until_it_listens(&daemon, settings)?;
+    // The device appears before its owner has set it up, and setting it up takes it down again: what
+    // comes after that is waited for.
+    match listen {
+        true => wait_until_it_listens(&daemon, settings)?,
+        false => wait_until_it_carries(&daemon)?,
     }
     let end = Job::end(place, device, daemon);
     job::bring_up(place, &end, Some(settings.mtu))?;
     Ok(end)
+}
+
+/// The end that connects says so once it has.
+fn wait_until_it_carries(daemon: &Process) -> Result<()> {
+    wait::until("the tunnel to connect", START_LIMIT, &[daemon], || {
+        let log = daemon.log().map(fs::read_to_string);
+        let text = log.and_then(std::io::Result::ok).unwrap_or_default();
+        Ok(text.contains(CARRIES).then_some(()))
+    })
 }
 
 fn wait_until_it_listens(daemon: &Process, settings: &Settings) -> Result<()> {
