@@ -116,7 +116,7 @@ pub struct Original {
     pub duplicate_at: Option<u64>,
 }
 
-/// Data that reached the receiver. What TCP discarded for its old timestamp (PAWS) arrived, too.
+/// Data that the receiver has.
 #[derive(Debug, Default)]
 struct Received {
     seen: bool,
@@ -184,6 +184,8 @@ pub struct Arrival {
     pub rcv_nxt: u64,
     /// ns.
     pub time: u64,
+    /// TCP discards it for its old timestamp: it arrived, but the receiver does not have it.
+    pub discarded: bool,
 }
 
 /// An acknowledgement that reaches the sender.
@@ -322,7 +324,9 @@ impl Spurious {
                 one.answered = true;
             }
         }
-        self.received.add(arrival.start, arrival.end);
+        if !arrival.discarded {
+            self.received.add(arrival.start, arrival.end);
+        }
     }
 
     /// An acknowledgement reaches the sender.
