@@ -116,7 +116,7 @@ pub struct Original {
     pub duplicate_at: Option<u64>,
 }
 
-/// Data that the receiver has.
+/// Data that reached the receiver. What TCP discarded for its old timestamp (PAWS) arrived, too.
 #[derive(Debug, Default)]
 struct Received {
     seen: bool,
@@ -184,8 +184,6 @@ pub struct Arrival {
     pub rcv_nxt: u64,
     /// ns.
     pub time: u64,
-    /// TCP discards it for its old timestamp: it arrived, but the receiver does not have it.
-    pub discarded: bool,
 }
 
 /// An acknowledgement that reaches the sender.
@@ -324,9 +322,7 @@ impl Spurious {
                 one.answered = true;
             }
         }
-        if !arrival.discarded {
-            self.received.add(arrival.start, arrival.end);
-        }
+        self.received.add(arrival.start, arrival.end);
     }
 
     /// An acknowledgement reaches the sender.

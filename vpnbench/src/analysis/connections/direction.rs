@@ -168,7 +168,6 @@ impl Direction {
             tsval: data.tsval,
             rcv_nxt,
             time: data.time,
-            discarded: data.discarded,
         });
     }
 
@@ -201,7 +200,10 @@ impl Direction {
             dsack,
             min_rtt: u64::from(state.min_rtt_us) * 1000,
         });
+        let pure = probe.payload_len == 0;
         if discarded {
+            self.limits.acked(time, una, 0, pure, 0);
+            self.what_if.discarded(tsecr);
             return undone;
         }
         let skip = usize::from(dsack.is_some());
@@ -224,7 +226,6 @@ impl Direction {
         } else {
             0
         };
-        let pure = probe.payload_len == 0;
         self.limits.acked(time, ack, bytes, pure, state.srtt_8us);
         undone
     }

@@ -22,7 +22,6 @@ fn arrival(time: u64, start: u64, tsval: Option<u32>, rcv_nxt: u64) -> Arrival {
         tsval,
         rcv_nxt,
         time,
-        discarded: false,
     }
 }
 

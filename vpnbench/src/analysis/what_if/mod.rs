@@ -134,6 +134,11 @@ impl WhatIf {
         self.replay.set_rules(rules);
     }
 
+    /// A segment that reached the sender was discarded for its old timestamp.
+    pub fn discarded(&mut self, tsecr: Option<u32>) {
+        self.replay.discarded(tsecr);
+    }
+
     /// New data leaves.
     pub fn transmitted(&mut self, unit: &Transmission) {
         self.replay.transmitted(unit);

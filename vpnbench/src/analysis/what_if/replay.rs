@@ -116,6 +116,11 @@ impl Replay {
         self.first_reordering
     }
 
+    /// A segment was discarded (PAWS); its options were read before that.
+    pub fn discarded(&mut self, tsecr: Option<u32>) {
+        self.last_tsecr = tsecr.or(self.last_tsecr);
+    }
+
     /// New data leaves.
     pub fn transmitted(&mut self, unit: &Transmission) {
         self.board.transmitted(unit);
@@ -232,10 +237,12 @@ impl Replay {
     pub fn congestion(&mut self, now: u64, new: u32, state: &State) {
         if new == u32::from(RECOVERY) {
             self.found.entries += 1;
-            if !self.proven {
+            if self.board.lost_out == 0 {
                 self.expired(now, state);
             }
-            self.found.entries_predicted += u64::from(self.proven);
+            // tcp_time_to_recover: anything given up is reason enough, also from before an undo.
+            let reason = self.proven || self.board.lost_out > 0;
+            self.found.entries_predicted += u64::from(reason);
         } else if new == LOSS {
             let before = self.board.lost_out;
             let rules = self.rules;
