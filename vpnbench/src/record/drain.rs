@@ -82,10 +82,11 @@ impl<W: Write> Drain<W> {
     /// Runs until [`Signals::finish`] or a write error.
     pub(super) fn run(mut self) -> Drained<W> {
         let mut lost_before = BTreeMap::new();
+        let mut watermark = 0;
         let mut error = None;
         loop {
             let stopping = self.signals.finish.load(Ordering::Acquire);
-            let round = self.round(&mut lost_before);
+            let round = self.round(&mut lost_before, &mut watermark);
             self.publish();
             match round {
                 Ok(count) if stopping && count == 0 => break,
@@ -112,11 +113,23 @@ impl<W: Write> Drain<W> {
     }
 
     /// One epoch: drains every ring once. Returns the records taken.
-    fn round(&mut self, lost_before: &mut BTreeMap<u8, u64>) -> Result<usize, TraceError> {
-        let watermark = monotonic_ns();
+    /// `watermark` is the time before which everything has been taken.
+    fn round(
+        &mut self,
+        lost_before: &mut BTreeMap<u8, u64>,
+        watermark: &mut u64,
+    ) -> Result<usize, TraceError> {
+        let begun = monotonic_ns();
         let mut count = 0;
+        let mut emptied = true;
         for index in 0..self.rings.len() {
-            count += self.drain_ring(index)?;
+            let taken = self.drain_ring(index)?;
+            // What is left in a ring is older than what others hold: the time stands still.
+            emptied &= taken < TURN;
+            count += taken;
+        }
+        if emptied {
+            *watermark = begun;
         }
         self.attached.show_messages();
         let lost_now = self.attached.lost();
@@ -126,7 +139,7 @@ impl<W: Write> Drain<W> {
             .filter(|(_, lost)| *lost > 0)
             .collect();
         *lost_before = lost_now;
-        self.writer.end_epoch(watermark, &fresh)?;
+        self.writer.end_epoch(*watermark, &fresh)?;
         while let Ok(change) = self.changes.try_recv() {
             self.writer.change(&change)?;
         }
