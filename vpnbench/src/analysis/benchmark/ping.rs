@@ -172,8 +172,9 @@ fn summary(line: &str, result: &mut Benchmark) {
     result.loss_ratio = sent
         .zip(packets.lost)
         .map(|(sent, lost)| lost as f64 / sent as f64);
+    // A summary that is cut short says nothing about what came back.
+    result.complete = sent.is_some() && packets.received.is_some();
     result.packets = Some(packets);
-    result.complete = sent.is_some();
 }
 
 fn rtt(figures: &str, result: &mut Benchmark) {
