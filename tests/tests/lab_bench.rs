@@ -496,10 +496,7 @@ fn server_dies(vpn: Vpn) -> Outcome {
     text.push(0, &output.stdout);
     let read = benchmark::read(&run.client_command, &text, None);
     let (result, _) = read.ok_or("the output was not understood")?;
-    check(
-        !output.status.success(),
-        "the client succeeded without a server",
-    )?;
+    // With --json iperf3 3.12 exits with 0 even so; its output says what happened.
     check(
         !result.complete && result.error.is_some(),
         format!("{result:?}"),

@@ -233,11 +233,17 @@ impl Sums {
         ];
         let undos = undos.iter().map(|name| counter(name)).sum::<Option<u64>>();
         vec![
-            line(
+            // An undo leaves no event: it is read from the marker, which is also cleared without one.
+            Reconciliation::new(
                 "TcpExtTCPFullUndo + PartialUndo + DSACKUndo + LossUndo",
+                place,
                 undos,
-                sums.undone_at_exit + sums.undone_silently,
-                "two undos between two segments of a socket are seen as one",
+                probes.then_some(sums.undone_at_exit + sums.undone_silently),
+                Relation::NotComparable,
+            )
+            .note(
+                "ours are undo markers that became 0 between two segments of a socket: two undos \
+                 there are seen as one, and a marker cleared without an undo as one",
             ),
             line(
                 "TcpExtTCPDSACKRecv",

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::clock::monotonic_ns;
+use crate::probe::netns::{ignore_signals, keep_only};
 use crate::trace::model::CommandOutput;
 
 /// How long the rest of the output may take once the command has ended. Its own children may hold
@@ -87,6 +88,11 @@ struct Copy {
 
 impl Copy {
     fn run(mut self) {
+        ignore_signals();
+        // Copying bytes takes no privilege, and capabilities belong to threads.
+        if let Err(error) = keep_only(&[]) {
+            log::warn!("the thread that copies the command's output keeps its privileges: {error}");
+        }
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let read = match self.from.read(&mut buffer) {

@@ -43,9 +43,16 @@ pub fn read<'a>(lines: impl Iterator<Item = (Option<f64>, &'a str)>) -> Result<P
     let mut replies = Vec::new();
     let (mut seen, mut highest) = (BTreeSet::new(), 0);
     let (mut duplicates, mut reordered) = (0, 0);
-    let mut begun = false;
+    let (mut begun, mut runs) = (false, 0);
     for (at_s, line) in lines {
-        begun |= line.starts_with("PING ");
+        if line.starts_with("PING ") {
+            // One after another: sequence numbers begin again, counts add up.
+            begun = true;
+            runs += 1;
+            result.complete = false;
+            seen.clear();
+            highest = 0;
+        }
         if let Some(reply) = reply(at_s, line) {
             if !seen.insert(reply.seq) {
                 duplicates += 1;
@@ -78,6 +85,11 @@ pub fn read<'a>(lines: impl Iterator<Item = (Option<f64>, &'a str)>) -> Result<P
         packets.reordered = Some(reordered);
     }
     add_replies(&mut result, &replies);
+    if runs > 1 && !replies.is_empty() {
+        // The last summary speaks of the last run only.
+        let sum: f64 = replies.iter().map(|reply| reply.rtt_us).sum();
+        result.rtt_mean_us = Some(sum / replies.len() as f64);
+    }
     let first = replies.iter().find_map(|reply| reply.realtime_s);
     Ok(Ping {
         result,
@@ -162,6 +174,15 @@ fn summary(line: &str, result: &mut Benchmark) {
             }
             _ => {}
         }
+    }
+    if let Some(before) = result.packets {
+        let add = |sum: &mut Option<u64>, earlier: Option<u64>| {
+            *sum = sum.zip(earlier).map(|(one, other)| one + other);
+        };
+        add(&mut packets.sent, before.sent);
+        add(&mut packets.received, before.received);
+        add(&mut packets.duplicates, before.duplicates);
+        add(&mut packets.errors, before.errors);
     }
     // ping rounds its percentage; the counts do not.
     packets.lost = packets
@@ -273,6 +294,19 @@ mod tests {
                 .map(|(index, line)| (Some(index as f64), line)),
         );
         assert_eq!(timed.map(|ping| ping.result.intervals.len()), Ok(5));
+    }
+
+    #[test]
+    fn runs_one_after_another_add_up() {
+        let one = include_str!("fixtures/ping-loss.txt");
+        let (single, twice) = (parse(one).result, parse(&format!("{one}\n{one}")).result);
+        let (single, twice) = (single.packets, twice.packets);
+        let counts =
+            |packets: Option<Packets>| packets.map(|one| (one.sent, one.received, one.lost));
+        let double = |count: Option<u64>| count.map(|count| 2 * count);
+        let doubled = counts(single).map(|(a, b, c)| (double(a), double(b), double(c)));
+        assert_eq!(counts(twice), doubled);
+        assert_eq!(twice.and_then(|one| one.duplicates), Some(0));
     }
 
     #[test]
