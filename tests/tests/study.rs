@@ -398,7 +398,7 @@ fn lab_runs() -> Outcome {
     ] {
         let folder = format!("cells/{vpn}-{run}");
         tree.write(&format!("{folder}/scenario.toml"), &format!("name = \"x\"\n[wire]\nprofile = \"low\"\n[vpn]\nname = \"{vpn}\"\n[benchmark]\nname = \"tcp\"\n"));
-        tree.write(&format!("{folder}/benchmark.json"), &json!({ "tool": "iperf3", "kind": "tcp", "throughput_bps_sent": mbps * 1e6, "throughput_bps_received": mbps * 1e6, "retransmits": 3, "intervals": [] }).to_string());
+        tree.write(&format!("{folder}/benchmark.json"), &json!({ "schema": "vpnbench.benchmark.v1", "benchmark": { "tool": "iperf3", "kind": "tcp", "throughput_bps_sent": mbps * 1e6, "throughput_bps_received": mbps * 1e6, "retransmits": 3, "intervals": [] } }).to_string());
     }
     let study = study::read(tree.path()).expect("a tree");
     assert_eq!((study.layout.as_str(), study.tests.len()), ("lab", 4));

@@ -124,6 +124,14 @@ fn audit(page: &mut String, findings: &Findings) -> fmt::Result {
         if !finding.effect.is_empty() {
             writeln!(page, "- effect: {}", finding.effect)?;
         }
+        let touched = findings
+            .claims
+            .iter()
+            .filter(|judged| judged.audit.contains(&finding.id));
+        let touched: Vec<&str> = touched.map(|judged| judged.id.as_str()).collect();
+        if !touched.is_empty() {
+            writeln!(page, "- claims it touches: {}", touched.join(", "))?;
+        }
         writeln!(page)?;
     }
     Ok(())
