@@ -105,21 +105,7 @@ impl<'a> Sink<'a> {
             self.refuse(&full, &format!("{metric}: {number} {unit} makes no sense"));
             return false;
         }
-        self.rows.push(Row {
-            system: self.place.system.clone(),
-            profile: self.place.profile.clone(),
-            benchmark: self.place.benchmark.clone(),
-            source: self.place.source.clone(),
-            target: self.place.target.clone(),
-            direction: flow.direction,
-            run: flow.run.unwrap_or(self.place.run),
-            flow: flow.flow,
-            metric: metric.to_owned(),
-            value: number,
-            unit: unit.to_owned(),
-            path: self.place.path.clone(),
-            pointer: full,
-        });
+        self.derive(metric, unit, pointer, number, flow);
         true
     }
 
