@@ -6,10 +6,10 @@ use vpnbench_common::catalog::{ProbeId, Tap};
 use vpnbench_common::event::Drop;
 use vpnbench_common::settings::{Device, role};
 
-use super::packet::belongs;
+use super::packet::{belongs, packet_record};
 use crate::kernel::Pointer;
 use crate::skb::{Direction, parse, place, segmentation};
-use crate::sock::{self, bytes};
+use crate::sock;
 use crate::{emit, filter, need, setting};
 
 #[btf_tracepoint(function = "kfree_skb")]
@@ -57,45 +57,19 @@ fn record(ctx: &BtfTracePointContext, skb: Pointer, sk: Pointer, device: &Device
     }
     let location: u64 = ctx.arg(1);
     let reason: u32 = ctx.arg(2);
-    emit::emit(ProbeId::KfreeSkb, |header| Drop {
-        header,
-        skb: skb as u64,
-        sk: sk as u64,
-        netns: device.netns,
-        ifindex: device.ifindex,
-        len: place.len,
-        payload_len: parsed.payload_len,
-        tap: Tap::None as u8,
-        flags: parsed.flags,
-        vlan_tci: place.vlan_tci,
-        gso_size: gso.size,
-        gso_segs: gso.segments(parsed.payload_len),
-        gso_type: gso.kind,
-        ethertype: place.ethertype,
-        ip_proto: parsed.ip_proto,
-        ip_version: parsed.ip_version,
-        tos: parsed.tos,
-        ttl: parsed.ttl,
-        frag: parsed.frag,
-        ip_id: parsed.ip_id,
-        sport: parsed.sport,
-        dport: parsed.dport,
-        seq: parsed.seq,
-        ack: parsed.ack,
-        tcp_flags: parsed.tcp_flags,
-        window: parsed.window,
-        tsval: parsed.tsval,
-        tsecr: parsed.tsecr,
-        marker: parsed.marker,
-        l4_len: parsed.l4_len,
-        l2_len: place.l2_len,
-        saddr: bytes(parsed.saddr),
-        daddr: bytes(parsed.daddr),
-        location,
-        reason,
-        iif,
-        role: device.role,
-        reserved2: 0,
+    emit::emit(ProbeId::KfreeSkb, |header| {
+        packet_record!(Drop, device, &place, gso, &parsed, {
+            header,
+            skb: skb as u64,
+            sk: sk as u64,
+            tap: Tap::None as u8,
+            flags: parsed.flags,
+            location,
+            reason,
+            iif,
+            role: device.role,
+            reserved2: 0,
+        })
     });
 }
 

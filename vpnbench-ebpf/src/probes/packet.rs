@@ -7,8 +7,47 @@ use vpnbench_common::settings::{Device, role};
 
 use crate::kernel::Pointer;
 use crate::skb::{Direction, Parsed, Place, Segmentation, cloned, parse, place, segmentation};
-use crate::sock::bytes;
 use crate::{emit, filter, need, setting};
+
+/// A record of kind `$kind` with what a packet's place, segmentation and headers say, and fields of
+/// its own: the twin of `packet_event!`, which declares them.
+macro_rules! packet_record {
+    ($kind:ident, $device:expr, $place:expr, $gso:expr, $parsed:expr, { $($own:tt)* }) => {{
+        let (device, place, gso, parsed) = ($device, $place, $gso, $parsed);
+        $kind {
+            netns: device.netns,
+            ifindex: device.ifindex,
+            len: place.len,
+            payload_len: parsed.payload_len,
+            vlan_tci: place.vlan_tci,
+            gso_size: gso.size,
+            gso_segs: gso.segments(parsed.payload_len),
+            gso_type: gso.kind,
+            ethertype: place.ethertype,
+            ip_proto: parsed.ip_proto,
+            ip_version: parsed.ip_version,
+            tos: parsed.tos,
+            ttl: parsed.ttl,
+            frag: parsed.frag,
+            ip_id: parsed.ip_id,
+            sport: parsed.sport,
+            dport: parsed.dport,
+            seq: parsed.seq,
+            ack: parsed.ack,
+            tcp_flags: parsed.tcp_flags,
+            window: parsed.window,
+            tsval: parsed.tsval,
+            tsecr: parsed.tsecr,
+            marker: parsed.marker,
+            l4_len: parsed.l4_len,
+            l2_len: place.l2_len,
+            saddr: $crate::sock::bytes(parsed.saddr),
+            daddr: $crate::sock::bytes(parsed.daddr),
+            $($own)*
+        }
+    }};
+}
+pub(super) use packet_record;
 
 /// The taps of a probe on a tunnel and on an outer device.
 #[derive(Clone, Copy)]
@@ -78,41 +117,13 @@ fn record(
     } else {
         0
     };
-    Packet {
+    packet_record!(Packet, device, place, gso, parsed, {
         header,
         skb: skb as u64,
         sk: need!(skb, skb_sk as u64),
-        netns: device.netns,
-        ifindex: device.ifindex,
-        len: place.len,
-        payload_len: parsed.payload_len,
         tap: tap as u8,
         flags: parsed.flags | clone,
-        vlan_tci: place.vlan_tci,
-        gso_size: gso.size,
-        gso_segs: gso.segments(parsed.payload_len),
-        gso_type: gso.kind,
-        ethertype: place.ethertype,
-        ip_proto: parsed.ip_proto,
-        ip_version: parsed.ip_version,
-        tos: parsed.tos,
-        ttl: parsed.ttl,
-        frag: parsed.frag,
-        ip_id: parsed.ip_id,
-        sport: parsed.sport,
-        dport: parsed.dport,
-        seq: parsed.seq,
-        ack: parsed.ack,
-        tcp_flags: parsed.tcp_flags,
-        window: parsed.window,
-        tsval: parsed.tsval,
-        tsecr: parsed.tsecr,
-        marker: parsed.marker,
-        l4_len: parsed.l4_len,
-        l2_len: place.l2_len,
-        saddr: bytes(parsed.saddr),
-        daddr: bytes(parsed.daddr),
-    }
+    })
 }
 
 /// Copies the first payload bytes that are in the linear area. Only with `--keep-payload`.
