@@ -5,6 +5,7 @@ pub mod machine;
 pub mod netns;
 pub mod tcp;
 pub mod timeline;
+pub mod trials;
 pub mod tun;
 pub mod tunnel;
 pub mod wireguard;

@@ -1,5 +1,8 @@
-//! Each benchmark of the lab over the bare wire and over wireguard-go gives a plausible result that
-//! agrees with independent counts, and failures are said. Needs root.
+//! Each benchmark of the lab over the bare wire, the reference tunnel and real daemons gives a
+//! plausible result that agrees with independent counts, and failures are said. Needs root.
+//!
+//! By default the bare wire and wireguard-go; `-- --include-ignored` adds the reference tunnel and
+//! the other daemons, which takes several minutes.
 //!
 //! The counts it is held against: bytes that the tunnel's devices counted, and what the other end's
 //! program counted. How fast anything went is not judged.
@@ -15,10 +18,14 @@ use nix::unistd::Pid;
 use vpnbench::analysis::benchmark::{self, Benchmark};
 use vpnbench::lab::benchmark::spec::{Http, LoadLatency, Ping, Quic, Stream, Tcp};
 use vpnbench::lab::benchmark::{Span, Spec, is_installed};
+use vpnbench::lab::vpn::listing::{self, Listed};
 use vpnbench::lab::{self, Bench, LabOptions, Run, Topology, Vpn, WireSpec};
 use vpnbench::trace::model::CommandOutput;
+use vpnbench_tests::trials::Trials;
 
 type Outcome = Result<(), Failed>;
+
+const TUN: &str = "/dev/net/tun";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -27,21 +34,42 @@ fn main() -> ExitCode {
     if std::env::var_os("VPNBENCH").is_none() {
         return rerun_with_program();
     }
-    let mut trials = Vec::new();
-    for vpn in [Vpn::None, Vpn::WireguardGo] {
-        for case in CASES {
-            trials.push(trial(
-                format!("{}_over_{}", case.name, vpn.name()),
-                vpn,
-                case,
-            ));
+    let mut trials = Trials::new(&arguments);
+    let vpns = listing::list().vpns;
+    let add = |trials: &mut Trials, name: String, vpn: Vpn, case: &'static Case, often: bool| {
+        let missing = missing(vpn, case, &vpns);
+        let trial = Trial::test(name, move || (case.run)(vpn));
+        match often {
+            true => trials.add(trial, missing.as_deref()),
+            false => trials.add_on_demand(trial, "takes long", missing.as_deref()),
+        }
+    };
+    for (vpns, often) in [(OFTEN, true), (ON_DEMAND, false)] {
+        for &vpn in vpns {
+            for case in CASES {
+                let name = format!("{}_over_{}", case.name, vpn.name());
+                add(&mut trials, name, vpn, case, often);
+            }
         }
     }
     for case in FAILURES {
-        trials.push(trial(case.name.to_owned(), Vpn::None, case));
+        add(&mut trials, case.name.to_owned(), Vpn::None, case, true);
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&arguments, trials.finish()).exit_code()
 }
+
+/// What every run of the suite covers.
+const OFTEN: &[Vpn] = &[Vpn::None, Vpn::WireguardGo];
+/// What it covers when asked.
+const ON_DEMAND: &[Vpn] = &[
+    Vpn::Reference,
+    Vpn::Tinc,
+    Vpn::Nebula,
+    Vpn::Openvpn,
+    Vpn::Yggdrasil,
+    Vpn::Vpncloud,
+    Vpn::Easytier,
+];
 
 /// The lab's own clients and servers are in the program, not in this test.
 fn rerun_with_program() -> ExitCode {
@@ -118,6 +146,11 @@ const CASES: &[Case] = &[
         run: http,
     },
     Case {
+        name: "connect",
+        needs: &[],
+        run: connect,
+    },
+    Case {
         name: "reconnect",
         needs: &[],
         run: reconnect,
@@ -142,26 +175,20 @@ const FAILURES: &[Case] = &[
     },
 ];
 
-fn trial(name: String, vpn: Vpn, case: &'static Case) -> Trial {
-    let tunnel: &[&str] = match vpn {
-        Vpn::None => &[],
-        _ => &["wireguard-go", "wg"],
-    };
-    let missing = case
-        .needs
-        .iter()
-        .chain(tunnel)
-        .find(|need| !is_installed(need));
-    let skip = match missing {
-        _ if !nix::unistd::geteuid().is_root() => Some("skipped: needs root".to_owned()),
-        Some(need) => Some(format!("skipped: {need} not found")),
-        None => None,
-    };
-    let trial = Trial::test(name, move || (case.run)(vpn));
-    match skip {
-        Some(reason) => trial.with_ignored_flag(true).with_kind(reason),
-        None => trial,
+/// What this machine lacks for a case.
+fn missing(vpn: Vpn, case: &Case, vpns: &[Listed]) -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root".to_owned());
     }
+    if vpn != Vpn::None && !Path::new(TUN).exists() {
+        return Some(format!("{TUN} not found"));
+    }
+    let listed = vpns.iter().find(|listed| listed.name == vpn.name());
+    let tool = case.needs.iter().find(|need| !is_installed(need));
+    let missing = tool
+        .copied()
+        .or_else(|| Some(listed?.missing.first()?.as_str()));
+    missing.map(|missing| format!("{missing} not found"))
 }
 
 fn check(holds: bool, why: impl Into<String>) -> Outcome {
@@ -458,6 +485,16 @@ fn http(vpn: Vpn) -> Outcome {
         format!("{transfers:?}"),
     )?;
     carried("http", measured.result.bytes_received, measured.b_sent)
+}
+
+fn connect(vpn: Vpn) -> Outcome {
+    let measured = measure(vpn, Spec::from(Bench::Connect))?;
+    let outage = measured.result.outage.as_ref().ok_or("no outage")?;
+    let restarted = if vpn == Vpn::None { "none" } else { "both" };
+    check(
+        outage.restarted == restarted && outage.connect_s > Some(0.0),
+        format!("{outage:?}"),
+    )
 }
 
 fn reconnect(vpn: Vpn) -> Outcome {

@@ -41,6 +41,11 @@ const CASES: &[Case] = &[
         &["iperf3"],
         layout::sysctls,
     ),
+    case(
+        "the_wires_own_devices_are_no_tunnels",
+        &[TUN, "iperf3"],
+        layout::wires,
+    ),
     case("bad_files_name_file_and_line", &[], errors::bad_files),
     case(
         "a_sysctl_that_is_not_there",
@@ -57,6 +62,16 @@ const CASES: &[Case] = &[
         "a_benchmark_that_hangs_is_ended",
         &["ping"],
         errors::hanging_benchmark,
+    ),
+    case(
+        "a_server_that_dies_fails_the_run",
+        &["iperf3"],
+        errors::server_dies,
+    ),
+    case(
+        "a_port_in_use_names_its_holder",
+        WIREGUARD,
+        errors::port_in_use,
     ),
     case(
         "a_matrix_goes_on_after_sigint",

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use vpnbench_tests::binary::vpnbench;
 use vpnbench_tests::machine;
 
-use super::layout::{SHORT_PING, lab, stderr};
+use super::layout::{SHORT_PING, json, lab, stderr};
 
 pub(crate) fn bad_files() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -140,5 +140,100 @@ pub(crate) fn hanging_benchmark() -> Result<()> {
         begun.elapsed() < Duration::from_secs(60),
         "it was not ended"
     );
+    Ok(())
+}
+
+/// iperf3 with --json ends with status 0 when its server goes away in the middle.
+pub(crate) fn server_dies() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = folder.path().to_string_lossy().into_owned();
+    for record in [true, false] {
+        let mut command = vpnbench();
+        command.args([
+            "lab",
+            "run",
+            "--bench",
+            "tcp",
+            "--duration",
+            "60s",
+            "-o",
+            &place,
+        ]);
+        if !record {
+            command.arg("--no-record");
+        }
+        let quiet = std::process::Stdio::null;
+        let mut child = command.stdout(quiet()).stderr(quiet()).spawn()?;
+        let killed = kill_server(child.id());
+        let status = child.wait()?;
+        killed?;
+        ensure!(status.code() == Some(4), "recorded: {record}: {status}");
+        let outcome = json(&folder.path().join("outcome.json"))?;
+        ensure!(outcome["status"] == "benchmark_failed", "{outcome}");
+        let reason = outcome["reason"].as_str().unwrap_or_default();
+        ensure!(!reason.is_empty(), "{outcome}");
+        let benchmark = json(&folder.path().join("benchmark.json"))?;
+        ensure!(benchmark["benchmark"]["complete"] == false, "{benchmark}");
+        if record {
+            let report = json(&folder.path().join("report.json"))?;
+            let said = report["benchmark"]["error"].as_str();
+            ensure!(said.is_some_and(|said| reason.contains(said)), "{report}");
+        }
+    }
+    Ok(())
+}
+
+/// Kills the iperf3 server of a run once its client has sent for a while.
+fn kill_server(lab: u32) -> Result<()> {
+    let is = |pid: &str, word: &str| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split('\0').next() == Some("iperf3") && line.split('\0').any(|one| one == word)
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        // Any of its threads may have started it. Each list ends with a space.
+        let tasks = fs::read_dir(format!("/proc/{lab}/task"))?.flatten();
+        let all = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        let all: String = all.collect();
+        let server = all.split_whitespace().find(|pid| is(pid, "--server"));
+        if let Some(server) = server
+            && has_received(server, 1_000_000)
+        {
+            let pid = nix::unistd::Pid::from_raw(server.parse()?);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "no benchmark came to run");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether so many bytes came into a process's namespace: the test is on its way.
+fn has_received(pid: &str, bytes: u64) -> bool {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+    let received = table.lines().filter_map(|line| {
+        let (name, counters) = line.split_once(':')?;
+        let first = counters.split_whitespace().next()?;
+        (name.trim() != "lo").then(|| first.parse::<u64>().ok())?
+    });
+    received.sum::<u64>() > bytes
+}
+
+pub(crate) fn port_in_use() -> Result<()> {
+    // WireGuard's own port: the daemon in host b has it.
+    let settings = ["--set", "benchmark.port=51820"];
+    let run = [
+        "run",
+        "--vpn",
+        "wireguard-go",
+        "--bench",
+        "stream",
+        "--no-record",
+    ];
+    let output = lab(&[&run[..], &settings].concat())?;
+    let said = stderr(&output);
+    ensure!(output.status.code() == Some(1), "{said}");
+    let named = ["UDP port 51820", "wireguard-go, pid", "choose another port"];
+    ensure!(named.iter().all(|part| said.contains(part)), "{said}");
     Ok(())
 }

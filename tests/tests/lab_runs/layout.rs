@@ -148,3 +148,39 @@ pub(crate) fn sysctls() -> Result<()> {
     }
     Ok(())
 }
+
+/// The embedded wire holds TAP devices, too: they are outer devices, whatever is tunnelled.
+pub(crate) fn wires() -> Result<()> {
+    for (vpn, tunnels) in [("none", 0), ("reference", 2)] {
+        let folder = tempfile::tempdir()?;
+        let place = folder.path().to_string_lossy().into_owned();
+        let wire = ["--set", "wire.backend=embedded", "--profile", "medium"];
+        let run = ["run", "--vpn", vpn, "--duration", "1s", "-o", &place];
+        let output = lab(&[&run[..], &wire, &["--bench", "tcp"]].concat())?;
+        let said = stderr(&output);
+        ensure!(output.status.success(), "{said}");
+        ensure!(!said.contains("new tunnel"), "{said}");
+        let report = json(&folder.path().join("report.json"))?;
+        let found = report["tunnels"].as_array().map(Vec::len);
+        ensure!(found == Some(tunnels), "{vpn}: {found:?} tunnels");
+        ensure!(
+            report["run"]["changes"] == serde_json::json!([]),
+            "{report}"
+        );
+        let taps = report["taps"].as_array().context("no taps")?;
+        let of_wire = |tap: &&Value| {
+            let device = tap["device"].as_str().unwrap_or_default();
+            device.starts_with("wire-")
+        };
+        let names: Vec<&str> = taps
+            .iter()
+            .filter(of_wire)
+            .filter_map(|tap| tap["tap"].as_str())
+            .collect();
+        ensure!(
+            names.contains(&"outer.tx") && !names.iter().any(|name| name.starts_with("tun.")),
+            "{vpn}: {names:?}"
+        );
+    }
+    Ok(())
+}

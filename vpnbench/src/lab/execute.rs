@@ -15,7 +15,7 @@ use super::error::{LabError, Result};
 use super::outcome::{RunOutcome, Status, write_json};
 use super::scenario::Scenario;
 use super::{Run, signals, unrecorded};
-use crate::analysis::benchmark;
+use crate::analysis::benchmark::{self, Benchmark};
 use crate::record::{self, Outcome, Reason, RecordError, Request};
 use crate::report::Report;
 use crate::trace::Reader;
@@ -188,7 +188,7 @@ fn measure(
         let saved = super::benchmark::save(kept, command, output, result.as_ref());
         saved.map_err(LabError::file("writing the benchmark's result into", kept))?;
     }
-    let complaint = result.as_ref().and_then(|result| result.error.clone());
+    let complaint = result.as_ref().and_then(complaint);
     (outcome.status, outcome.reason) = match (measured.ended, complaint) {
         (Ok(()), None) => (Status::Done, None),
         (Ok(()), Some(reason)) => (Status::BenchmarkFailed, Some(reason)),
@@ -203,6 +203,14 @@ fn measure(
     }
     run.finish()?;
     Ok(measured.report)
+}
+
+/// What is wrong with a result, whatever status its tool ended with: iperf3 with --json ends with 0
+/// even when its server went away.
+fn complaint(result: &Benchmark) -> Option<String> {
+    let incomplete = || "its output ends before its results".to_owned();
+    let error = result.error.clone();
+    error.or_else(|| (!result.complete).then(incomplete))
 }
 
 /// Runs the benchmark under the recorder.

@@ -175,38 +175,6 @@ fn set_sysctls(has_ipv6: bool, uses_ipv6: bool) -> Result<()> {
     Ok(())
 }
 
-/// Sets a sysctl such as `net.ipv4.tcp_reordering` in a host's namespace, and reads it back: the
-/// kernel may round or refuse silently. Settings that belong to the whole machine are absent in a
-/// namespace and fail here; they are never changed.
-pub fn set_sysctl(host: &Host, name: &str, value: &str) -> Result<()> {
-    let refused = |reason: &str| LabError::failed("setting sysctl", name)(reason.to_owned());
-    let path = name.strip_prefix("net.").map(|rest| rest.replace('.', "/"));
-    let path = path.filter(|path| !path.contains("..") && !path.contains("//"));
-    let path = path.ok_or_else(|| refused("only net.* settings belong to a host of the lab"))?;
-    netns::run_in(&host.netns, || {
-        let file = Path::new("/proc/sys/net").join(&path);
-        if !file.exists() {
-            return Err(refused(
-                "this kernel has no such setting per network namespace",
-            ));
-        }
-        sysctl(&path, value)?;
-        let now = fs::read_to_string(&file).map_err(LabError::file("reading", &file))?;
-        let words = |text: &str| {
-            text.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        if words(&now) == words(value) {
-            return Ok(());
-        }
-        Err(refused(&format!(
-            "wrote {value:?}, the kernel kept {:?}",
-            now.trim()
-        )))
-    })
-}
-
 /// Whether TCP can use cubic here.
 pub(crate) fn cubic_is_available() -> bool {
     congestion_is_available("cubic")

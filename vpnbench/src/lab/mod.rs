@@ -15,6 +15,7 @@ mod netlink;
 pub mod netns;
 pub mod outcome;
 pub mod part;
+mod ports;
 pub mod process;
 mod registry;
 pub mod scenario;
@@ -92,6 +93,7 @@ pub struct Run {
     vpn: vpn::Spec,
     /// What the VPN's adapter put into the run's directory.
     vpn_files: Vec<PathBuf>,
+    vpn_kept: vpn::Kept,
     logs: PathBuf,
     undo: Undo,
 }
@@ -185,6 +187,7 @@ impl Run {
                 hosts: &self.hosts,
                 undo: &mut self.undo,
                 logs: self.logs.clone(),
+                kept: &mut self.vpn_kept,
             };
             let again = outcome.and_then(|()| vpn::start(&self.vpn, setup));
             outcome = again.map(|tunnel| self.tunnel = tunnel);
@@ -238,11 +241,13 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     };
     let wire = wire::start(&options.wire, setup)?;
     let before = entries(undo.directory());
+    let mut vpn_kept = vpn::Kept::new();
     let setup = vpn::Setup {
         id: &id,
         hosts: &hosts,
         undo: &mut undo,
         logs: logs.clone(),
+        kept: &mut vpn_kept,
     };
     let tunnel = vpn::start(&options.vpn, setup)?;
     let mut vpn_files = entries(undo.directory());
@@ -272,6 +277,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
         attendance,
         vpn: options.vpn.clone(),
         vpn_files,
+        vpn_kept,
         logs,
         undo,
     })

@@ -27,6 +27,7 @@ pub struct Process {
     pid: u32,
     name: String,
     log: Option<PathBuf>,
+    netns: Option<PathBuf>,
     pidfd: Arc<OwnedFd>,
 }
 
@@ -40,6 +41,7 @@ impl Process {
             pid,
             name: format!("process {pid}"),
             log: None,
+            netns: None,
             pidfd: Arc::new(pidfd),
         })
     }
@@ -60,6 +62,11 @@ impl Process {
     #[must_use]
     pub fn log(&self) -> Option<&Path> {
         self.log.as_deref()
+    }
+
+    /// The namespace it was started in, if the lab started it.
+    pub(crate) fn netns(&self) -> Option<&Path> {
+        self.netns.as_deref()
     }
 
     /// Whether it has ended.
@@ -169,6 +176,7 @@ pub(crate) fn start(
         pid: child.id(),
         name: base_name(program.name).to_owned(),
         log: Some(program.log.clone()),
+        netns: Some(program.netns.to_owned()),
         pidfd: Arc::new(pidfd),
     };
     Ok((process, child))

@@ -1,6 +1,7 @@
 //! From outputs of the analyses to the report.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use vpnbench_common::catalog::{ProbeId, Tap, probe_row};
 
@@ -9,6 +10,7 @@ use super::model::{
     Retransmits, Run, Tunnel,
 };
 use super::tcp;
+use crate::analysis::flows::FlowCount;
 use crate::analysis::{Context, Outputs, Problem, Severity, address, seconds, threads};
 use crate::trace::model as trace;
 
@@ -38,7 +40,7 @@ pub fn build(
         .start
         .tunnels
         .iter()
-        .map(|one| tunnel(context, one))
+        .map(|one| tunnel(context, one, &outputs.flows))
         .collect();
     let capture = capture(context, &outputs, &recording);
     let mut problems = recording.problems;
@@ -243,12 +245,8 @@ fn unseen(context: &Context<'_>, capture: &Capture) -> Vec<Problem> {
     problems
 }
 
-fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel) -> Tunnel {
-    let socket = tunnel
-        .sockets
-        .iter()
-        .find(|socket| !socket.listening)
-        .or(tunnel.sockets.first());
+fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel, flows: &[FlowCount]) -> Tunnel {
+    let socket = main_socket(&tunnel.sockets, flows);
     let known = socket.is_some() || !tunnel.remotes.is_empty() || !tunnel.outer_devices.is_empty();
     Tunnel {
         interface: tunnel.interface.clone(),
@@ -262,9 +260,8 @@ fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel) -> Tunnel {
         }),
         outer: known.then(|| Outer {
             protocol: socket.map(|socket| address::protocol(socket.ip_proto)),
-            local: socket.map(|socket| {
-                std::net::SocketAddr::new(socket.local, socket.local_port).to_string()
-            }),
+            local: socket
+                .map(|socket| SocketAddr::new(socket.local, socket.local_port).to_string()),
             remotes: tunnel.remotes.clone(),
             interface: tunnel
                 .outer_devices
@@ -272,6 +269,39 @@ fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel) -> Tunnel {
                 .map(|device| device.name.clone()),
         }),
     }
+}
+
+/// The outer socket through which most packets went, both ways. A daemon can have several: for
+/// discovery, for control, per peer. Among idle ones it is the first that does not only listen.
+fn main_socket<'a>(
+    sockets: &'a [trace::OuterSocket],
+    flows: &[FlowCount],
+) -> Option<&'a trace::OuterSocket> {
+    let packets = |socket: &trace::OuterSocket| -> u64 {
+        let protocol = address::protocol(socket.ip_proto);
+        let own = flows
+            .iter()
+            .filter(|flow| flow.netns == socket.netns && flow.protocol == protocol);
+        own.filter_map(|flow| {
+            let (near, far) = match flow.tap.as_str() {
+                tap if tap == Tap::OuterTx.name() => (&flow.src, &flow.dst),
+                tap if tap == Tap::OuterRx.name() => (&flow.dst, &flow.src),
+                _ => return None,
+            };
+            let end = |text: &str| text.parse::<SocketAddr>().ok();
+            let remote = socket.remote.map(|(ip, port)| SocketAddr::new(ip, port));
+            let mine = end(near)?.port() == socket.local_port
+                && remote.is_none_or(|remote| end(far) == Some(remote));
+            mine.then_some(flow.segments)
+        })
+        .sum()
+    };
+    // Of several maxima the last one wins, hence the reversed order.
+    let busiest = sockets.iter().rev().max_by_key(|socket| packets(socket));
+    busiest
+        .filter(|socket| packets(socket) > 0)
+        .or_else(|| sockets.iter().find(|socket| !socket.listening))
+        .or(sockets.first())
 }
 
 fn kind_name(kind: trace::TunnelKind) -> &'static str {
@@ -377,5 +407,77 @@ impl Context<'_> {
             .map(|probe| probe.id);
         id.and_then(probe_row)
             .map_or("what this probe shows", |row| row.doc)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(local_port: u16, remote: Option<&str>, listening: bool) -> trace::OuterSocket {
+        let remote = remote.map(|text| text.parse::<SocketAddr>().unwrap());
+        trace::OuterSocket {
+            ip_proto: 17,
+            local: "0.0.0.0".parse().unwrap(),
+            local_port,
+            remote: remote.map(|end| (end.ip(), end.port())),
+            netns: 1,
+            inode: u64::from(local_port),
+            listening,
+        }
+    }
+
+    fn flow(tap: Tap, src: &str, dst: &str, segments: u64) -> FlowCount {
+        FlowCount {
+            src: src.to_owned(),
+            dst: dst.to_owned(),
+            protocol: "udp".to_owned(),
+            tap: tap.name().to_owned(),
+            netns: 1,
+            units: 1,
+            segments,
+            bytes: 0,
+            payload_bytes: 0,
+            throughput_bps: None,
+        }
+    }
+
+    #[test]
+    fn the_busiest_outer_socket_is_shown() {
+        let sockets = [
+            socket(1, None, true),
+            socket(2, None, false),
+            socket(3, Some("10.0.0.2:9"), false),
+            socket(3, Some("10.0.0.3:9"), false),
+        ];
+        let chosen = |flows: &[FlowCount]| {
+            let chosen = main_socket(&sockets, flows).unwrap();
+            (
+                chosen.local_port,
+                chosen.remote.map(|(ip, _)| ip.to_string()),
+            )
+        };
+        assert_eq!(
+            chosen(&[]),
+            (2, None),
+            "nothing seen: the first that does not only listen"
+        );
+        let mut flows = vec![
+            flow(Tap::OuterTx, "10.0.0.1:3", "10.0.0.2:9", 5),
+            flow(Tap::OuterTx, "10.0.0.1:3", "10.0.0.3:9", 3),
+            flow(Tap::OuterRx, "10.0.0.3:9", "10.0.0.1:3", 4),
+            flow(Tap::TunTx, "10.0.0.1:1", "10.0.0.2:9", 99),
+        ];
+        assert_eq!(chosen(&flows), (3, Some("10.0.0.3".to_owned())));
+        flows.push(FlowCount {
+            netns: 2,
+            ..flow(Tap::OuterTx, "10.0.0.1:2", "10.0.0.2:9", 99)
+        });
+        assert_eq!(
+            chosen(&flows),
+            (3, Some("10.0.0.3".to_owned())),
+            "another host's"
+        );
+        assert!(main_socket(&[], &flows).is_none());
     }
 }

@@ -222,9 +222,9 @@ pub struct Daemon {
 /// The outer side of a tunnel.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outer {
-    /// Protocol of the first socket.
+    /// Protocol of the outer socket that carried most packets.
     pub protocol: Option<String>,
-    /// Local address and port of the first socket.
+    /// Its local address and port.
     pub local: Option<String>,
     /// Remote endpoints.
     pub remotes: Vec<String>,

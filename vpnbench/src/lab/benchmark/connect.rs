@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{self, Failure, local_port, monotonic_ns};
 use super::spec::{Connect, Reconnect};
-use super::{Attendance, Ready, Setup, http, latency, listen};
+use super::{Attendance, Ready, Setup, Transport, http, latency, listens};
 use crate::analysis::benchmark::Benchmark;
 use crate::analysis::benchmark::model::{Connection, Outage, Packets, Quantiles};
 use crate::lab::error::{LabError, Result};
@@ -66,7 +66,7 @@ pub(super) fn connect(spec: &Connect, setup: Setup<'_>) -> Result<Ready> {
     let log = setup.logs.join("http-server.log");
     let netns = &setup.hosts.b.netns;
     let process = part::start(setup.undo, "http-server", &settings, netns, log)?;
-    listen::tcp(&process, HTTP_PORT)?;
+    listens(&process, Transport::Tcp, HTTP_PORT)?;
     let client = Settings {
         server,
         http: true,
@@ -91,7 +91,7 @@ pub(super) fn reconnect(spec: &Reconnect, setup: Setup<'_>) -> Result<Ready> {
     let log = setup.logs.join("echo-server.log");
     let netns = &setup.hosts.b.netns;
     let process = part::start(setup.undo, "echo-server", &client, netns, log)?;
-    listen::udp(&process, ECHO_PORT)?;
+    listens(&process, Transport::Udp, ECHO_PORT)?;
     ready(process, client)
 }
 

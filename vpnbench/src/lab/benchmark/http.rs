@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 
 use super::endpoint::{self, Failure, local_port, monotonic_ns};
 use super::spec::Http;
-use super::{Ready, Setup, listen};
+use super::{Ready, Setup, Transport, listens};
 use crate::analysis::benchmark::Benchmark;
 use crate::analysis::benchmark::model::{Connection, Quantiles, Transfers};
 use crate::lab::error::Result;
@@ -69,7 +69,7 @@ pub(super) fn prepare(spec: &Http, setup: Setup<'_>) -> Result<Ready> {
         &setup.hosts.b.netns,
         log,
     )?;
-    listen::tcp(&process, spec.port)?;
+    listens(&process, Transport::Tcp, spec.port)?;
     let client = Client {
         server,
         spec: spec.clone(),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::spec::{Tcp, Udp};
-use super::{Ready, Setup, listen};
+use super::{Ready, Setup, Transport, listens};
 use crate::lab::error::{LabError, Result};
 use crate::lab::hosts;
 use crate::lab::process::{Process, Program};
@@ -85,7 +85,7 @@ pub(super) fn server(
         netns,
         log: logs.join(format!("iperf3-server-{port}.json")),
     })?;
-    listen::tcp(&server, port)?;
+    listens(&server, Transport::Tcp, port)?;
     Ok(server)
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{self, Failure, local_port, monotonic_ns};
 use super::spec::LoadLatency;
-use super::{Ready, Setup, listen};
+use super::{Ready, Setup, Transport, listens};
 use crate::analysis::benchmark::Benchmark;
 use crate::analysis::benchmark::model::{Connection, Interval, Packets, Quantiles, Way};
 use crate::lab::error::{LabError, Result};
@@ -45,8 +45,8 @@ pub(super) fn prepare(spec: &LoadLatency, setup: Setup<'_>) -> Result<Ready> {
     let log = setup.logs.join("latency-server.log");
     let netns = &setup.hosts.b.netns;
     let process = part::start(setup.undo, "latency-server", &settings, netns, log)?;
-    listen::udp(&process, PORT)?;
-    listen::tcp(&process, PORT)?;
+    listens(&process, Transport::Udp, PORT)?;
+    listens(&process, Transport::Tcp, PORT)?;
     let command = endpoint::command("latency-client", &settings)?;
     Ok(Ready::of(vec![process], command))
 }

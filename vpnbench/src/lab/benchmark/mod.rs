@@ -9,7 +9,6 @@ mod endpoint;
 mod http;
 mod iperf3;
 mod latency;
-mod listen;
 mod parallel;
 mod parts;
 mod ping;
@@ -23,6 +22,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,7 @@ pub use spec::Spec;
 
 use super::error::{LabError, Result};
 use super::hosts::Hosts;
+use super::ports::{self, Transport};
 use super::process::Process;
 use super::undo::Undo;
 use super::vpn::{End, Tunnel};
@@ -130,6 +131,11 @@ impl Setup<'_> {
         let hosts = self.hosts.iter().map(|host| host.label.clone());
         hosts.zip(ends.map(address)).collect()
     }
+}
+
+/// Waits until a server has its port open.
+fn listens(server: &Process, transport: Transport, port: u16) -> Result<()> {
+    ports::wait(server, transport, port, Duration::from_secs(10))
 }
 
 /// An end's address inside the tunnel.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{self, Failure, local_port, monotonic_ns};
 use super::spec::Quic;
-use super::{Ready, Setup, listen};
+use super::{Ready, Setup, Transport, listens};
 use crate::analysis::benchmark::model::{self, Benchmark, Interval, Packets, Quantiles, Way};
 use crate::lab::error::{LabError, Result};
 use crate::lab::part;
@@ -87,7 +87,7 @@ pub(super) fn prepare(spec: &Quic, setup: Setup<'_>) -> Result<Ready> {
     let netns = &setup.hosts.b.netns;
     let process = part::start(setup.undo, "quic-server", &server, netns, log)?;
     for number in 0..connections {
-        listen::udp(&process, spec.port + number)?;
+        listens(&process, Transport::Udp, spec.port + number)?;
     }
     Ok(Ready::of(
         vec![process],

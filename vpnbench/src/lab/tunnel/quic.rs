@@ -22,12 +22,11 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::account::{Cause, Histogram, ThreadRecord, add};
+use super::account::{ThreadRecord, add};
 use super::context::{Shared, Side};
 use super::lane::{Input, Output, PATIENCE};
-use super::pacer::Pacer;
 use super::packet::Packet;
-use super::stream::{Deframer, frame};
+use super::stream::{FrameReader, FrameWriter};
 use super::udp::set_buffers;
 use crate::lab::error::{LabError, Result};
 
@@ -241,29 +240,19 @@ impl Stream {
     /// The two halves, for two threads.
     pub(super) fn split(self, input: Side, output: Side) -> (QuicInput, QuicOutput) {
         let keep = Arc::new((self.connection, self._endpoint, self.driver));
-        let pacer = Pacer::new(output.settings().pacing);
         let reader = QuicInput {
-            batches: Histogram::detached(),
-            side: input,
             stream: self.receive,
             chunk: vec![0; CHUNK],
             filled: 0,
-            deframer: Deframer::default(),
+            frames: FrameReader::new(input),
             keep: Arc::clone(&keep),
         };
-        let batches = Histogram::detached();
-        let (side, stream) = (output, self.send);
-        (
-            reader,
-            QuicOutput {
-                stream,
-                side,
-                pacer,
-                bytes: Vec::new(),
-                batches,
-                keep,
-            },
-        )
+        let writer = QuicOutput {
+            stream: self.send,
+            frames: FrameWriter::new(output),
+            keep,
+        };
+        (reader, writer)
     }
 }
 
@@ -273,11 +262,9 @@ type Keep = Arc<(Connection, Endpoint, Arc<Driver>)>;
 /// Reads packets from the stream.
 pub(super) struct QuicInput {
     stream: RecvStream,
-    side: Side,
     chunk: Vec<u8>,
     filled: usize,
-    deframer: Deframer,
-    batches: Arc<Histogram>,
+    frames: FrameReader,
     keep: Keep,
 }
 
@@ -301,7 +288,7 @@ impl QuicInput {
                 Ok(())
             }
             Ok(Ok(None)) | Ok(Err(quinn::ReadError::ConnectionLost(_))) => {
-                self.side.shared.peer_ended();
+                self.frames.side.shared.peer_ended();
                 Ok(())
             }
             Ok(Err(error)) => Err(failed()(error.into())),
@@ -311,7 +298,7 @@ impl QuicInput {
 
 impl Input for QuicInput {
     fn attach(&mut self, thread: &ThreadRecord) {
-        self.batches = thread.histogram("outer_receive");
+        self.frames.attach(thread);
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -328,15 +315,9 @@ impl Input for QuicInput {
     fn read(&mut self, now: u64, out: &mut Vec<Packet>) -> Result<()> {
         self.fill(Duration::ZERO)?;
         let count = std::mem::take(&mut self.filled);
-        if count == 0 {
-            return Ok(());
+        if count > 0 {
+            self.frames.take(&self.chunk[..count], now, out);
         }
-        let before = out.len();
-        self.deframer
-            .take(&self.chunk[..count], now, &self.side, out);
-        let packets = out.len() - before;
-        self.side.counters().input.add(1, count, packets);
-        self.batches.add(packets);
         Ok(())
     }
 }
@@ -344,69 +325,49 @@ impl Input for QuicInput {
 /// Writes packets to the stream.
 pub(super) struct QuicOutput {
     stream: SendStream,
-    side: Side,
-    pacer: Pacer,
-    bytes: Vec<u8>,
-    batches: Arc<Histogram>,
+    frames: FrameWriter,
     keep: Keep,
 }
 
-impl QuicOutput {
-    /// Writes everything; false if the tunnel is stopped meanwhile.
-    fn write_all(&mut self) -> std::result::Result<bool, quinn::WriteError> {
-        let (stream, bytes, side) = (&mut self.stream, &self.bytes, &self.side);
-        self.keep.2.handle.block_on(async {
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                match tokio::time::timeout(PATIENCE, stream.write(rest)).await {
-                    Ok(Ok(count)) => rest = &rest[count..],
-                    Ok(Err(quinn::WriteError::ConnectionLost(_))) => {
-                        side.shared.peer_ended();
-                        return Ok(false);
-                    }
-                    Ok(Err(error)) => return Err(error),
-                    Err(_timeout) => {
-                        add(&side.counters().blocked, 1);
-                        if side.shared.stopping() {
-                            return Ok(false);
-                        }
-                    }
+/// Writes everything; false if the tunnel is stopped meanwhile.
+async fn write_all(
+    stream: &mut SendStream,
+    mut rest: &[u8],
+    side: &Side,
+) -> std::result::Result<bool, quinn::WriteError> {
+    while !rest.is_empty() {
+        match tokio::time::timeout(PATIENCE, stream.write(rest)).await {
+            Ok(Ok(count)) => rest = &rest[count..],
+            Ok(Err(quinn::WriteError::ConnectionLost(_))) => {
+                side.shared.peer_ended();
+                return Ok(false);
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_timeout) => {
+                add(&side.counters().blocked, 1);
+                if side.shared.stopping() {
+                    return Ok(false);
                 }
             }
-            Ok(true)
-        })
+        }
     }
+    Ok(true)
 }
 
 impl Output for QuicOutput {
     fn attach(&mut self, thread: &ThreadRecord) {
-        self.batches = thread.histogram("outer_send");
+        self.frames.attach(thread);
     }
 
     fn put(&mut self, packets: &mut Vec<Packet>) -> Result<()> {
-        while !packets.is_empty() {
-            let count = packets.len().min(self.side.settings().send_batch);
-            self.bytes.clear();
-            packets[..count]
-                .iter()
-                .for_each(|packet| frame(packet, &mut self.bytes));
-            self.pacer.wait(self.bytes.len(), &self.side);
-            let written = self.write_all().map_err(LabError::failed(
-                "writing to",
-                "the QUIC stream to the peer",
-            ))?;
-            if !written {
-                packets
-                    .drain(..)
-                    .for_each(|packet| self.side.lost(packet, Cause::SendError));
-                return Ok(());
-            }
-            self.side.counters().output.add(1, self.bytes.len(), count);
-            self.batches.add(count);
-            packets
-                .drain(..count)
-                .for_each(|packet| self.side.carried(packet));
-        }
-        Ok(())
+        let (stream, handle) = (&mut self.stream, &self.keep.2.handle);
+        self.frames.put(packets, |bytes, side| {
+            handle
+                .block_on(write_all(stream, bytes, side))
+                .map_err(LabError::failed(
+                    "writing to",
+                    "the QUIC stream to the peer",
+                ))
+        })
     }
 }

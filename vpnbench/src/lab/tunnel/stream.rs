@@ -28,22 +28,36 @@ const RETRY: Duration = Duration::from_millis(20);
 const CHUNK: usize = 1 << 18;
 
 /// Appends a packet's frame.
-pub(super) fn frame(packet: &Packet, into: &mut Vec<u8>) {
+fn frame(packet: &Packet, into: &mut Vec<u8>) {
     let length = u32::try_from(packet.data.len()).unwrap_or(u32::MAX);
     into.extend_from_slice(&length.to_be_bytes());
     into.extend_from_slice(&packet.data);
 }
 
 /// Takes packets out of the stream.
-#[derive(Debug, Default)]
-pub(super) struct Deframer {
+pub(super) struct FrameReader {
+    pub(super) side: Side,
     bytes: Vec<u8>,
+    batches: Arc<Histogram>,
 }
 
-impl Deframer {
-    /// Appends what was read, and takes out the packets that are complete.
-    pub(super) fn take(&mut self, read: &[u8], now: u64, side: &Side, out: &mut Vec<Packet>) {
+impl FrameReader {
+    pub(super) fn new(side: Side) -> FrameReader {
+        FrameReader {
+            side,
+            bytes: Vec::new(),
+            batches: Histogram::detached(),
+        }
+    }
+
+    pub(super) fn attach(&mut self, thread: &ThreadRecord) {
+        self.batches = thread.histogram("outer_receive");
+    }
+
+    /// Appends what one call read, and takes out the packets that are complete.
+    pub(super) fn take(&mut self, read: &[u8], now: u64, out: &mut Vec<Packet>) {
         self.bytes.extend_from_slice(read);
+        let before = out.len();
         let mut rest = &self.bytes[..];
         while let Some((length, tail)) = rest.split_first_chunk::<LENGTH>() {
             let length = u32::from_be_bytes(*length) as usize;
@@ -58,15 +72,69 @@ impl Deframer {
             let mut packet = Packet::new(data.to_vec(), length.saturating_sub(OVERHEAD), now);
             packet.sequence = header.map_or(NO_SEQUENCE, |header| header.sequence);
             if header.is_none() || length < OVERHEAD {
-                side.counters().read.add(packet.length);
-                side.lost(packet, Cause::Malformed);
+                self.side.counters().read.add(packet.length);
+                self.side.lost(packet, Cause::Malformed);
             } else {
                 out.push(packet);
             }
         }
-        let left = rest.len();
-        let used = self.bytes.len() - left;
+        let used = self.bytes.len() - rest.len();
         self.bytes.drain(..used);
+        let packets = out.len() - before;
+        self.side.counters().input.add(1, read.len(), packets);
+        self.batches.add(packets);
+    }
+}
+
+/// Puts packets into the stream.
+pub(super) struct FrameWriter {
+    side: Side,
+    pacer: Pacer,
+    bytes: Vec<u8>,
+    batches: Arc<Histogram>,
+}
+
+impl FrameWriter {
+    pub(super) fn new(side: Side) -> FrameWriter {
+        FrameWriter {
+            pacer: Pacer::new(side.settings().pacing),
+            side,
+            bytes: Vec::new(),
+            batches: Histogram::detached(),
+        }
+    }
+
+    pub(super) fn attach(&mut self, thread: &ThreadRecord) {
+        self.batches = thread.histogram("outer_send");
+    }
+
+    /// Hands packets to `write` in batches. It writes all of what it gets and says true, or false if
+    /// the tunnel is stopped or the peer ends meanwhile; then the packets are lost.
+    pub(super) fn put(
+        &mut self,
+        packets: &mut Vec<Packet>,
+        mut write: impl FnMut(&[u8], &Side) -> Result<bool>,
+    ) -> Result<()> {
+        while !packets.is_empty() {
+            let count = packets.len().min(self.side.settings().send_batch);
+            self.bytes.clear();
+            packets[..count]
+                .iter()
+                .for_each(|packet| frame(packet, &mut self.bytes));
+            self.pacer.wait(self.bytes.len(), &self.side);
+            if !write(&self.bytes, &self.side)? {
+                packets
+                    .drain(..)
+                    .for_each(|packet| self.side.lost(packet, Cause::SendError));
+                return Ok(());
+            }
+            self.side.counters().output.add(1, self.bytes.len(), count);
+            self.batches.add(count);
+            packets
+                .drain(..count)
+                .for_each(|packet| self.side.carried(packet));
+        }
+        Ok(())
     }
 }
 
@@ -138,29 +206,23 @@ fn set_options(stream: &TcpStream, settings: &Settings) -> io::Result<()> {
 /// Reads packets from a TCP connection.
 pub(super) struct TcpInput {
     stream: Arc<TcpStream>,
-    side: Side,
     chunk: Vec<u8>,
-    deframer: Deframer,
-    batches: Arc<Histogram>,
+    frames: FrameReader,
 }
 
 impl TcpInput {
     pub(super) fn new(stream: &Arc<TcpStream>, side: Side) -> TcpInput {
-        let batches = Histogram::detached();
-        let (stream, chunk) = (Arc::clone(stream), vec![0; CHUNK]);
         TcpInput {
-            stream,
-            side,
-            chunk,
-            deframer: Deframer::default(),
-            batches,
+            stream: Arc::clone(stream),
+            chunk: vec![0; CHUNK],
+            frames: FrameReader::new(side),
         }
     }
 }
 
 impl Input for TcpInput {
     fn attach(&mut self, thread: &ThreadRecord) {
-        self.batches = thread.histogram("outer_receive");
+        self.frames.attach(thread);
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -168,31 +230,20 @@ impl Input for TcpInput {
     }
 
     fn read(&mut self, now: u64, out: &mut Vec<Packet>) -> Result<()> {
-        let count = match (&*self.stream).read(&mut self.chunk) {
-            Ok(0) => {
-                self.side.shared.peer_ended();
-                return Ok(());
-            }
-            Ok(count) => count,
-            Err(error) => {
-                return match error.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(()),
-                    ErrorKind::ConnectionReset => {
-                        self.side.shared.peer_ended();
-                        Ok(())
-                    }
-                    _ => Err(LabError::failed("reading", "the connection to the peer")(
+        let shared = &self.frames.side.shared;
+        match (&*self.stream).read(&mut self.chunk) {
+            Ok(0) => shared.peer_ended(),
+            Ok(count) => self.frames.take(&self.chunk[..count], now, out),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::Interrupted => {}
+                ErrorKind::ConnectionReset => shared.peer_ended(),
+                _ => {
+                    return Err(LabError::failed("reading", "the connection to the peer")(
                         error,
-                    )),
-                };
-            }
-        };
-        let before = out.len();
-        self.deframer
-            .take(&self.chunk[..count], now, &self.side, out);
-        let packets = out.len() - before;
-        self.side.counters().input.add(1, count, packets);
-        self.batches.add(packets);
+                    ));
+                }
+            },
+        }
         Ok(())
     }
 }
@@ -200,83 +251,56 @@ impl Input for TcpInput {
 /// Writes packets to a TCP connection.
 pub(super) struct TcpOutput {
     stream: Arc<TcpStream>,
-    side: Side,
-    pacer: Pacer,
-    bytes: Vec<u8>,
-    batches: Arc<Histogram>,
+    frames: FrameWriter,
 }
 
 impl TcpOutput {
     pub(super) fn new(stream: &Arc<TcpStream>, side: Side) -> TcpOutput {
-        let batches = Histogram::detached();
-        let pacer = Pacer::new(side.settings().pacing);
         TcpOutput {
             stream: Arc::clone(stream),
-            side,
-            pacer,
-            bytes: Vec::new(),
-            batches,
+            frames: FrameWriter::new(side),
         }
     }
+}
 
-    /// Writes everything, waiting as often as it takes. False if the tunnel is stopped meanwhile.
-    fn write_all(&self) -> io::Result<bool> {
-        let mut rest = &self.bytes[..];
-        while !rest.is_empty() {
-            match (&*self.stream).write(rest) {
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    add(&self.side.counters().blocked, 1);
-                    if self.side.shared.stopping() {
-                        return Ok(false);
-                    }
-                    wait_for(&[self.stream.as_fd()], PollFlags::POLLOUT, PATIENCE);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-                    ) =>
-                {
-                    self.side.shared.peer_ended();
+/// Writes everything, waiting as often as it takes. False if the tunnel is stopped meanwhile.
+fn write_all(mut stream: &TcpStream, mut rest: &[u8], side: &Side) -> io::Result<bool> {
+    while !rest.is_empty() {
+        match stream.write(rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                add(&side.counters().blocked, 1);
+                if side.shared.stopping() {
                     return Ok(false);
                 }
-                Err(error) => return Err(error),
+                wait_for(&[stream.as_fd()], PollFlags::POLLOUT, PATIENCE);
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                ) =>
+            {
+                side.shared.peer_ended();
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
         }
-        Ok(true)
     }
+    Ok(true)
 }
 
 impl Output for TcpOutput {
     fn attach(&mut self, thread: &ThreadRecord) {
-        self.batches = thread.histogram("outer_send");
+        self.frames.attach(thread);
     }
 
     fn put(&mut self, packets: &mut Vec<Packet>) -> Result<()> {
-        while !packets.is_empty() {
-            let count = packets.len().min(self.side.settings().send_batch);
-            self.bytes.clear();
-            packets[..count]
-                .iter()
-                .for_each(|packet| frame(packet, &mut self.bytes));
-            self.pacer.wait(self.bytes.len(), &self.side);
-            let written = self
-                .write_all()
-                .map_err(LabError::failed("writing to", "the connection to the peer"))?;
-            if !written {
-                packets
-                    .drain(..)
-                    .for_each(|packet| self.side.lost(packet, Cause::SendError));
-                return Ok(());
-            }
-            self.side.counters().output.add(1, self.bytes.len(), count);
-            self.batches.add(count);
-            packets
-                .drain(..count)
-                .for_each(|packet| self.side.carried(packet));
-        }
-        Ok(())
+        let stream = &self.stream;
+        self.frames.put(packets, |bytes, side| {
+            write_all(stream, bytes, side)
+                .map_err(LabError::failed("writing to", "the connection to the peer"))
+        })
     }
 }

@@ -23,6 +23,8 @@ pub(super) trait Adapter {
 
     /// The most hosts it can connect.
     const MOST_HOSTS: usize = 3;
+    /// Whether its device is a TUN or TAP device.
+    const NEEDS_TUN: bool = true;
     /// How long it has from its start until it carries packets.
     const CARRY_LIMIT: Duration = Duration::from_secs(15);
 
@@ -48,6 +50,7 @@ type Settle = fn(&mut Job<'_, '_>, &Map<String, Value>, &Tunnel) -> Result<()>;
 pub(super) struct Row {
     pub(super) source: &'static Source,
     pub(super) most_hosts: usize,
+    pub(super) needs_tun: bool,
     pub(super) carry_limit: Duration,
     pub(super) check: fn(&Map<String, Value>) -> std::result::Result<(), String>,
     pub(super) defaults: fn() -> Value,
@@ -85,6 +88,7 @@ fn row_of<A: Adapter>(vpn: Vpn) -> Row {
     Row {
         source: sources::find(vpn.name()).unwrap_or(&sources::SOURCES[0]),
         most_hosts: A::MOST_HOSTS,
+        needs_tun: A::NEEDS_TUN,
         carry_limit: A::CARRY_LIMIT,
         check: |settings| parse::<A>(settings).map(drop),
         defaults: || serde_json::to_value(A::Settings::default()).unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! When a tunnel counts as up: it carries packets both ways between every two hosts.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use super::{End, Tunnel};
@@ -24,10 +24,12 @@ pub(super) fn wait(hosts: &[&Host], tunnel: &Tunnel, limit: Duration) -> Result<
     for (index, near) in ends.iter().enumerate() {
         for far in &ends[index + 1..] {
             let before = (counters(near)?, counters(far)?);
+            let mut kept = None;
             let what = "the tunnel to carry packets both ways";
             wait::until(what, limit, &daemons, || {
-                let answered =
-                    netns::run_in(&near.0.netns, || knock(near.1.address(), far.1.address()))?;
+                let answered = netns::run_in(&near.0.netns, || {
+                    knock(&mut kept, near.1.address(), far.1.address())
+                })?;
                 let counted = moved(before.0, counters(near)?) && moved(before.1, counters(far)?);
                 Ok((answered && counted).then_some(()))
             })?;
@@ -44,29 +46,42 @@ fn moved(before: Counters, now: Counters) -> bool {
     now.sent > before.sent && now.received > before.received
 }
 
-/// Sends a datagram to a closed port and waits a moment for the peer's "port unreachable".
-fn knock(from: IpAddr, to: IpAddr) -> Result<bool> {
+/// Sends a datagram to a closed port and waits a moment for the peer's "port unreachable". The answer
+/// may be that to an earlier one, over a long way: the socket is kept.
+fn knock(kept: &mut Option<UdpSocket>, from: IpAddr, to: IpAddr) -> Result<bool> {
+    let opened = match kept.take() {
+        Some(socket) => Some(socket),
+        None => open(from, to).map_err(LabError::failed("preparing a probe to", to))?,
+    };
+    let Some(socket) = opened else {
+        return Ok(false);
+    };
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if let Err(error) = socket.send(b"vpnbench") {
+        // That is the answer to an earlier one, or the route is gone.
+        return Ok(refused(&error));
+    }
+    let answer = socket.recv(&mut [0; 16]);
+    *kept = Some(socket);
+    Ok(answer.is_err_and(|error| refused(&error)))
+}
+
+/// A socket to the peer; None while the route does not start at this address.
+fn open(from: IpAddr, to: IpAddr) -> io::Result<Option<UdpSocket>> {
     /// The discard port; nothing in a fresh namespace listens there.
     const PORT: u16 = 9;
-    let failed = || LabError::failed::<io::Error>("sending a probe to", to);
     let any: IpAddr = match to {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((any, 0)).map_err(failed())?;
+    let socket = UdpSocket::bind((any, 0))?;
     if socket.connect((to, PORT)).is_err() {
-        return Ok(false); // no route yet
+        return Ok(None); // no route yet
     }
     // The kernel chose this address with the route; on another device it would be another one.
-    if socket.local_addr().map_err(failed())?.ip() != SocketAddr::from((from, 0)).ip() {
-        return Ok(false);
+    if socket.local_addr()?.ip() != from {
+        return Ok(None);
     }
-    socket
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .map_err(failed())?;
-    if socket.send(b"vpnbench").is_err() {
-        return Ok(false);
-    }
-    let answer = socket.recv(&mut [0; 16]);
-    Ok(answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    Ok(Some(socket))
 }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::End;
 use super::adapter::Adapter;
 use super::job::{self, Job, Place, Transport};
-use super::wireguard_keys::require_tun;
 use crate::lab::error::Result;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -75,10 +74,8 @@ impl Adapter for Easytier {
     const CARRY_LIMIT: Duration = Duration::from_secs(30);
 
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
-        require_tun()?;
         let places = job.places.clone();
-        let mut ends = Vec::new();
-        for place in &places {
+        job.each(|job, place| {
             let device = job.device("et", place);
             let arguments = arguments(&places[0], place, &device, settings);
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -94,9 +91,8 @@ impl Adapter for Easytier {
             let mut end = Job::end(place, device, daemon);
             // The crate's newest release gives its device no IPv6 address.
             end.ipv6 = None;
-            ends.push(end);
-        }
-        Ok(ends)
+            Ok(end)
+        })
     }
 }
 

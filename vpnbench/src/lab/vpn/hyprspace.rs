@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::End;
 use super::adapter::Adapter;
 use super::job::{self, Job, Place, Transport};
-use super::wireguard_keys::require_tun;
 use crate::lab::error::{LabError, Result};
 
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -62,7 +61,6 @@ impl Adapter for Hyprspace {
     const CARRY_LIMIT: Duration = Duration::from_secs(60);
 
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
-        require_tun()?;
         let places = job.places.clone();
         let folder = job.folder("hyprspace")?;
         let mut nodes = Vec::new();
@@ -145,16 +143,10 @@ fn launch(
     job.expect_file(&socket)?;
     let arguments = ["up", "-c", &path.to_string_lossy(), "-i", &device];
     let daemon = job.daemon(place, "hyprspace", &arguments)?;
-    let (ipv4, ipv6) = job::wait_for_addresses(place, &device, &daemon, true, START_LIMIT)?;
     let transport = match settings.transport {
         Link::Both | Link::Tcp => Transport::Tcp,
         Link::Quic => Transport::Udp,
     };
     job::wait_for_port(&daemon, transport, settings.port, START_LIMIT)?;
-    Ok(End {
-        device,
-        ipv4,
-        ipv6,
-        daemon: Some(daemon),
-    })
+    job::end_by_daemon(place, device, daemon, true, START_LIMIT)
 }

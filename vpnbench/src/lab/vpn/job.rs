@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use procfs::net::TcpState;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,6 +16,7 @@ use super::sources::Source;
 use super::{End, Setup};
 use crate::lab::error::{LabError, Result};
 use crate::lab::hosts::{self, Host};
+pub(super) use crate::lab::ports::{Transport, wait as wait_for_port};
 use crate::lab::process::{Process, Program};
 use crate::lab::{netlink, part, wait};
 
@@ -101,6 +101,20 @@ impl<'s, 'a> Job<'s, 'a> {
     /// Path of a program of this VPN.
     pub(super) fn program(&self, name: &str) -> Result<PathBuf> {
         self.programs.path(name).map(Path::to_owned)
+    }
+
+    /// What `make` made at the run's first start; when the daemons are started again it is the same.
+    pub(super) fn once(
+        &mut self,
+        name: &str,
+        make: impl FnOnce(&Self) -> Result<String>,
+    ) -> Result<String> {
+        if let Some(kept) = self.setup.kept.get(name) {
+            return Ok(kept.clone());
+        }
+        let made = make(self)?;
+        self.setup.kept.insert(name.to_owned(), made.clone());
+        Ok(made)
     }
 
     /// Announces a file the daemon will create outside the run's directory.
@@ -211,6 +225,15 @@ impl<'s, 'a> Job<'s, 'a> {
         )(format!("{}: {}", output.status, message.trim())))
     }
 
+    /// Starts an end at each place, one after the other.
+    pub(super) fn each(
+        &mut self,
+        mut start: impl FnMut(&mut Self, &Place<'a>) -> Result<End>,
+    ) -> Result<Vec<End>> {
+        let places = self.places.clone();
+        places.iter().map(|place| start(self, place)).collect()
+    }
+
     /// An end whose device the daemon makes, with the addresses of its place.
     pub(super) fn end(place: &Place<'_>, device: String, daemon: Process) -> End {
         End {
@@ -241,77 +264,40 @@ pub(super) fn wait_for_device(
     })
 }
 
-/// Waits until a daemon's device has the addresses the daemon chose for it, and returns them.
-/// `ipv4` says whether one of that family is among them; every one of these VPNs has IPv6 where
-/// the kernel does.
-pub(super) fn wait_for_addresses(
+/// Waits until a daemon's device has the addresses the daemon chose for it. `ipv4` says whether one
+/// of that family is among them; every one of these VPNs has IPv6 where the kernel does.
+pub(super) fn end_by_daemon(
     place: &Place<'_>,
-    device: &str,
-    daemon: &Process,
+    device: String,
+    daemon: Process,
     ipv4: bool,
     limit: Duration,
-) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+) -> Result<End> {
     let what = format!("{}'s addresses on {device}", daemon.name());
     let wants_ipv6 = place.ipv6.is_some();
-    wait::until(&what, limit, &[daemon], || {
-        if !netlink::exists(&place.host.netns, device)? {
+    let (ipv4, ipv6) = wait::until(&what, limit, &[&daemon], || {
+        if !netlink::exists(&place.host.netns, &device)? {
             return Ok(None);
         }
         let (mut four, mut six) = (None, None);
-        for address in netlink::addresses(&place.host.netns, device)? {
+        for address in netlink::addresses(&place.host.netns, &device)? {
             match address {
-                IpAddr::V4(address) => four = four.or(Some(address)),
+                IpAddr::V4(address) if ipv4 => four = four.or(Some(address)),
                 IpAddr::V6(address) if !address.is_unicast_link_local() => {
                     six = six.or(Some(address));
                 }
-                IpAddr::V6(_) => {}
+                _ => {}
             }
         }
         let complete = (!ipv4 || four.is_some()) && (!wants_ipv6 || six.is_some());
         Ok(complete.then_some((four, six)))
+    })?;
+    Ok(End {
+        device,
+        ipv4,
+        ipv6,
+        daemon: Some(daemon),
     })
-}
-
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
-    Udp,
-    Tcp,
-}
-
-/// Waits until a daemon has a port open.
-pub(super) fn wait_for_port(
-    daemon: &Process,
-    transport: Transport,
-    port: u16,
-    limit: Duration,
-) -> Result<()> {
-    let what = format!("{} to open {transport:?} port {port}", daemon.name());
-    wait::until(&what, limit, &[daemon], || {
-        Ok(has_port(daemon, transport, port).then_some(()))
-    })
-}
-
-fn has_port(daemon: &Process, transport: Transport, port: u16) -> bool {
-    let Ok(view) = i32::try_from(daemon.pid()).map(procfs::process::Process::new) else {
-        return false;
-    };
-    let Ok(view) = view else { return false };
-    match transport {
-        Transport::Tcp => {
-            let tables = [view.tcp(), view.tcp6()];
-            tables
-                .into_iter()
-                .flatten()
-                .flatten()
-                .any(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port)
-        }
-        Transport::Udp => {
-            let tables = [view.udp(), view.udp6()];
-            let mut entries = tables.into_iter().flatten().flatten();
-            entries.any(|entry| entry.local_address.port() == port)
-        }
-    }
 }
 
 /// Writes a file only root can read.

@@ -30,8 +30,9 @@ mod wireguard_keys;
 mod yggdrasil;
 mod zerotier;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -274,12 +275,21 @@ pub(crate) struct Setup<'a> {
     pub(crate) undo: &'a mut Undo,
     /// Where daemons write their logs.
     pub(crate) logs: PathBuf,
+    /// What has to be the same when the daemons are started again.
+    pub(crate) kept: &'a mut Kept,
 }
+
+/// Identities that decide about addresses, by name.
+pub(crate) type Kept = BTreeMap<String, String>;
 
 /// Brings a tunnel up and waits until it carries packets both ways.
 pub(crate) fn start(spec: &Spec, mut setup: Setup<'_>) -> Result<Tunnel> {
     let row = adapter::row(spec.name);
     let programs = programs::locate_all(row.source, spec.build)?;
+    if row.needs_tun && !Path::new("/dev/net/tun").exists() {
+        let what = "/dev/net/tun not found (modprobe tun)";
+        return Err(LabError::Skipped(what.to_owned()));
+    }
     let hosts = setup.hosts;
     let mut job = Job::new(&mut setup, row.source, programs);
     if job.places.len() > row.most_hosts {

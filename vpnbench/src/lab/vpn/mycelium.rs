@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::End;
 use super::adapter::Adapter;
 use super::job::{self, Job, Place, Transport};
-use super::wireguard_keys::require_tun;
 use crate::lab::error::{LabError, Result};
 
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -61,17 +60,12 @@ impl Adapter for Mycelium {
     const CARRY_LIMIT: Duration = Duration::from_secs(60);
 
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
-        require_tun()?;
         let places = job.places.clone();
         if places.iter().any(|place| place.ipv6.is_none()) {
             let what = "IPv6 in the kernel not found; Mycelium carries nothing else";
             return Err(LabError::Skipped(what.to_owned()));
         }
-        let mut ends = Vec::new();
-        for place in &places {
-            ends.push(launch(job, &places, place, settings)?);
-        }
-        Ok(ends)
+        job.each(|job, place| launch(job, &places, place, settings))
     }
 }
 
@@ -102,12 +96,6 @@ fn launch(
         arguments.extend(peers.iter().map(String::as_str));
     }
     let daemon = job.daemon(place, "mycelium", &arguments)?;
-    let (_, ipv6) = job::wait_for_addresses(place, &device, &daemon, false, START_LIMIT)?;
     job::wait_for_port(&daemon, Transport::Tcp, settings.port, START_LIMIT)?;
-    Ok(End {
-        device,
-        ipv4: None,
-        ipv6,
-        daemon: Some(daemon),
-    })
+    job::end_by_daemon(place, device, daemon, false, START_LIMIT)
 }

@@ -19,6 +19,8 @@ pub(super) struct Settings {}
 impl Adapter for None {
     type Settings = Settings;
 
+    const NEEDS_TUN: bool = false;
+
     fn start(job: &mut Job<'_, '_>, _settings: &Settings) -> Result<Vec<End>> {
         let ends = job.places.iter().map(|place| End {
             device: place.host.device.clone(),

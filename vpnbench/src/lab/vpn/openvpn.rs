@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::End;
 use super::adapter::Adapter;
 use super::job::{self, Job, Place, Transport};
-use super::wireguard_keys::require_tun;
 use crate::lab::error::{LabError, Result};
 
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -70,7 +69,6 @@ impl Adapter for Openvpn {
     const CARRY_LIMIT: Duration = Duration::from_secs(30);
 
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
-        require_tun()?;
         let folder = job.folder("openvpn")?;
         let places = job.places.clone();
         write_certificates(&folder, &places)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::End;
 use super::adapter::Adapter;
 use super::job::{self, Job, Place, Transport};
-use super::wireguard_keys::require_tun;
+use super::wireguard_keys::key_pair;
 use crate::lab::error::Result;
 use crate::lab::hosts::IPV4_PREFIX;
 
@@ -50,7 +50,6 @@ impl Adapter for Quincy {
     const CARRY_LIMIT: Duration = Duration::from_secs(30);
 
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
-        require_tun()?;
         let folder = job.folder("quincy")?;
         let [server, client] = [job.places[0], job.places[1]];
         let (server_keys, client_keys) = (keys(job, &server)?, keys(job, &client)?);
@@ -77,12 +76,8 @@ impl Adapter for Quincy {
 
 /// It takes WireGuard's keys.
 fn keys(job: &Job<'_, '_>, place: &Place<'_>) -> Result<Keys> {
-    let private = job.tool(place, "wg", &["genkey"], "")?;
-    let public = job.tool(place, "wg", &["pubkey"], &private)?;
-    Ok(Keys {
-        private: private.trim().to_owned(),
-        public: public.trim().to_owned(),
-    })
+    let (private, public) = key_pair(job, place)?;
+    Ok(Keys { private, public })
 }
 
 fn start_server(

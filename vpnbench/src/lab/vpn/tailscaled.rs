@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::End;
 use super::job::{self, Job, Place};
-use super::wireguard_keys::require_tun;
 use crate::lab::error::{LabError, Result};
 use crate::lab::wait;
 
@@ -45,7 +44,6 @@ pub(super) fn join_all(
     settings: &Settings,
     key: Option<&str>,
 ) -> Result<Vec<End>> {
-    require_tun()?;
     let mut ends = Vec::new();
     for place in job.places.clone() {
         ends.push(join(job, &place, settings, key)?);
@@ -99,11 +97,5 @@ fn join(
         Err(LabError::Failed { source, .. }) if source.to_string().contains(UP_TIMED_OUT) => {}
         other => drop(other?),
     }
-    let (ipv4, ipv6) = job::wait_for_addresses(place, &device, &daemon, true, START_LIMIT)?;
-    Ok(End {
-        device,
-        ipv4,
-        ipv6,
-        daemon: Some(daemon),
-    })
+    job::end_by_daemon(place, device, daemon, true, START_LIMIT)
 }

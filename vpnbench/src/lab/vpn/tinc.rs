@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::adapter::Adapter;
 use super::job::{self, Job, Place, Transport};
-use super::wireguard_keys::require_tun;
 use super::{End, Tunnel};
 use crate::lab::error::{LabError, Result};
 use crate::lab::process::Process;
@@ -70,7 +69,6 @@ impl Adapter for Tinc {
     const CARRY_LIMIT: Duration = Duration::from_secs(30);
 
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
-        require_tun()?;
         if settings.experimental_protocol.is_some() && !job.is_version("1.1") {
             let version = job.version().unwrap_or_else(|| "an unknown one".to_owned());
             return Err(LabError::failed("configuring", "tinc")(format!(

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::End;
 use super::adapter::Adapter;
 use super::job::{self, Job, Place, Transport};
-use super::wireguard_keys::require_tun;
 use crate::lab::error::Result;
 use crate::lab::netlink;
 
@@ -76,13 +75,8 @@ impl Adapter for Vpncloud {
     const CARRY_LIMIT: Duration = Duration::from_secs(30);
 
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
-        require_tun()?;
         let places = job.places.clone();
-        let mut ends = Vec::new();
-        for place in &places {
-            ends.push(launch(job, &places, place, settings)?);
-        }
-        Ok(ends)
+        job.each(|job, place| launch(job, &places, place, settings))
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Wireguard;
 impl Adapter for Wireguard {
     type Settings = Settings;
 
+    const NEEDS_TUN: bool = false;
+
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
         let mut ends = Vec::new();
         for place in job.places.clone() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::End;
 use super::job::{self, Job, Place};
-use crate::lab::error::{LabError, Result};
+use crate::lab::error::Result;
 use crate::lab::{netlink, wait};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -49,7 +49,6 @@ pub(super) fn start_daemon(
     program: &str,
     arguments: &[&str],
 ) -> Result<End> {
-    require_tun()?;
     let device = job.device("wg", place);
     let socket = PathBuf::from(format!("/var/run/wireguard/{device}.sock"));
     job.expect_file(&socket)?;
@@ -84,21 +83,18 @@ pub(super) fn join(job: &Job<'_, '_>, ends: &[End], settings: &Settings) -> Resu
     Ok(())
 }
 
-/// Skips a run where there is no TUN.
-pub(super) fn require_tun() -> Result<()> {
-    if Path::new("/dev/net/tun").exists() {
-        return Ok(());
-    }
-    let what = "/dev/net/tun not found (modprobe tun)";
-    Err(LabError::Skipped(what.to_owned()))
+/// A fresh private key and its public half, in base64.
+pub(super) fn key_pair(job: &Job<'_, '_>, place: &Place<'_>) -> Result<(String, String)> {
+    let private = job.tool(place, "wg", &["genkey"], "")?;
+    let public = job.tool(place, "wg", &["pubkey"], &private)?;
+    Ok((private.trim().to_owned(), public.trim().to_owned()))
 }
 
 /// A fresh key pair; the private half goes into a file only root can read.
 fn make_keys(job: &Job<'_, '_>, place: &Place<'_>, folder: &Path) -> Result<Keys> {
     let private = folder.join(format!("{}.key", place.side));
-    let key = job.tool(place, "wg", &["genkey"], "")?;
-    job::write(&private, &key)?;
-    let public = job.tool(place, "wg", &["pubkey"], &key)?.trim().to_owned();
+    let (key, public) = key_pair(job, place)?;
+    job::write(&private, &format!("{key}\n"))?;
     Ok(Keys { private, public })
 }
 

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::End;
 use super::adapter::Adapter;
 use super::job::{self, Job, Place, Transport};
-use super::wireguard_keys::require_tun;
 use crate::lab::error::{LabError, Result};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -69,7 +68,6 @@ impl Adapter for Yggdrasil {
     const CARRY_LIMIT: Duration = Duration::from_secs(30);
 
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
-        require_tun()?;
         let places = job.places.clone();
         if places.iter().any(|place| place.ipv6.is_none()) {
             let what = "IPv6 in the kernel not found; Yggdrasil carries nothing else";
@@ -111,7 +109,10 @@ fn launch(
 ) -> Result<End> {
     let device = job.device("ygg", place);
     let path = folder.join(format!("{}.conf", place.side));
-    let fresh = job.tool(place, "yggdrasil", &["-genconf", "-json"], "")?;
+    // Its key decides about the host's address.
+    let fresh = job.once(&format!("yggdrasil-{}", place.side), |job| {
+        job.tool(place, "yggdrasil", &["-genconf", "-json"], "")
+    })?;
     let mut configuration: Value = serde_json::from_str(&fresh).map_err(LabError::failed(
         "reading",
         "yggdrasil's fresh configuration",
@@ -132,16 +133,10 @@ fn launch(
     job::write_json(&path, &configuration)?;
     let path = path.to_string_lossy();
     let daemon = job.daemon(place, "yggdrasil", &["-useconffile", &path])?;
-    let (_, ipv6) = job::wait_for_addresses(place, &device, &daemon, false, START_LIMIT)?;
     let transport = match link {
         Link::Quic => Transport::Udp,
         Link::Tls | Link::Tcp => Transport::Tcp,
     };
     job::wait_for_port(&daemon, transport, settings.port, START_LIMIT)?;
-    Ok(End {
-        device,
-        ipv4: None,
-        ipv6,
-        daemon: Some(daemon),
-    })
+    job::end_by_daemon(place, device, daemon, false, START_LIMIT)
 }

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::End;
 use super::adapter::Adapter;
 use super::job::{self, Job, Place};
-use super::wireguard_keys::require_tun;
 use crate::lab::error::{LabError, Result};
 use crate::lab::process::Process;
 use crate::lab::{netns, wait};
@@ -60,7 +59,6 @@ impl Adapter for Zerotier {
     const CARRY_LIMIT: Duration = Duration::from_secs(60);
 
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
-        require_tun()?;
         let places = job.places.clone();
         let mut nodes = Vec::new();
         for place in &places {
@@ -89,13 +87,7 @@ impl Adapter for Zerotier {
             };
             control.post(&format!("/network/{network}"), &json!({}))?;
             let device = job.device("zt", place);
-            let (ipv4, ipv6) = job::wait_for_addresses(place, &device, &daemon, true, JOIN_LIMIT)?;
-            ends.push(End {
-                device,
-                ipv4,
-                ipv6,
-                daemon: Some(daemon),
-            });
+            ends.push(job::end_by_daemon(place, device, daemon, true, JOIN_LIMIT)?);
         }
         Ok(ends)
     }

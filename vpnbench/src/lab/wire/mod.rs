@@ -108,6 +108,14 @@ fn choose(spec: &WireSpec) -> Result<Backend> {
     })
 }
 
+/// Whether this kernel has netem.
+///
+/// # Errors
+/// When it cannot be tried out: not permitted, for example.
+pub fn netem_is_available() -> Result<bool> {
+    netem::is_available()
+}
+
 impl Wire {
     fn start_netem(&mut self, setup: &mut Setup<'_>) -> Result<()> {
         let in_the_middle = self.spec.place == Place::Middle;

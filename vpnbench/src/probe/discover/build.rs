@@ -1,7 +1,5 @@
 //! Turns chosen devices into a plan: daemon, outer sockets, outer devices, ports.
 
-use std::net::IpAddr;
-
 use vpnbench_common::settings::PortKey;
 
 use super::error::Error;
@@ -10,7 +8,7 @@ use super::outer::{kernel_sockets, outside};
 use super::process::{self, Holder};
 use super::scene::{Candidate, Scene};
 use super::wireguard::{self, Outer};
-use super::{DAEMON, Plan, Selector, socket};
+use super::{DAEMON, Plan, Selector};
 use crate::trace::model::{DeviceRef, OuterSocket, Tunnel, TunnelKind, WatchedDevice};
 
 /// A tunnel inside a tunnel is followed this deep.
@@ -86,6 +84,10 @@ impl<'a> Builder<'a> {
     /// Follows outer devices that are tunnels themselves.
     fn carriers(&mut self, link: &Link, outer: &[(u32, Link)], depth: u32) -> Result<(), Error> {
         for (place, carrier) in outer.iter().filter(|(_, carrier)| carrier.tunnel.is_some()) {
+            let candidate = self.scene.candidate(*place, carrier.clone());
+            if !self.scene.sends_on(&candidate) {
+                continue;
+            }
             if depth >= DEPTH_MAX {
                 self.scene.note(format!(
                     "{}: more than {DEPTH_MAX} tunnels inside each other",
@@ -97,7 +99,6 @@ impl<'a> Builder<'a> {
                 "outer packets of {} go through the tunnel {}",
                 link.name, carrier.name
             ));
-            let candidate = self.scene.candidate(*place, carrier.clone());
             self.tunnel(&candidate, depth + 1)?;
         }
         Ok(())
@@ -105,16 +106,11 @@ impl<'a> Builder<'a> {
 
     /// The process that owns a device, and the outer sockets of all that hold it.
     fn daemon(&mut self, candidate: &Candidate) -> (Option<Holder>, Vec<OuterSocket>) {
-        let (netns, link) = (candidate.netns, &candidate.link);
-        let inside: Vec<IpAddr> = link.addresses.iter().map(|&(address, _)| address).collect();
         let mut sockets: Vec<OuterSocket> = Vec::new();
         let mut best: Option<((usize, u64), &Holder)> = None;
         for holder in &candidate.holders {
             self.plan.processes.push((holder.pid, DAEMON));
-            let mut own = self.scene.sockets_of(holder.pid, netns);
-            own.retain(|socket| {
-                socket::is_outer(socket, if socket.netns == netns { &inside } else { &[] })
-            });
+            let own = self.scene.outer_sockets_of(holder.pid, candidate);
             // Of a parent and its child with the same descriptors the busy one is the daemon.
             let rank = (own.len(), process::cpu_ticks(holder.pid));
             if best.is_none_or(|(other, _)| rank > other) {

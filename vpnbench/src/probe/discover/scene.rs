@@ -31,6 +31,8 @@ pub(super) struct Scene {
     /// By namespace and protocol.
     sockets: BTreeMap<(u32, u8), BTreeMap<u64, OuterSocket>>,
     holders: Vec<Holder>,
+    /// Outer devices of an earlier look that were no tunnels, by namespace and name.
+    plain: Vec<(u32, String)>,
     notes: Vec<String>,
 }
 
@@ -56,7 +58,13 @@ impl Scene {
         if !plan.tunnels.iter().filter(of_process).all(still) {
             holders = process::tun_holders();
         }
-        Self::with(&plan.netns, holders, false)
+        let outer = plan.devices.iter().filter(|device| device.role == "outer");
+        Self {
+            plain: outer
+                .map(|device| (device.netns, device.name.clone()))
+                .collect(),
+            ..Self::with(&plan.netns, holders, false)
+        }
     }
 
     fn with(open: &[Netns], holders: Vec<Holder>, enter: bool) -> Self {
@@ -70,6 +78,7 @@ impl Scene {
             links: BTreeMap::new(),
             sockets: BTreeMap::new(),
             holders,
+            plain: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -275,6 +284,36 @@ impl Scene {
             }
         }
         sockets
+    }
+
+    /// Those of them that can carry a device's packets outside.
+    pub(super) fn outer_sockets_of(&mut self, pid: u32, candidate: &Candidate) -> Vec<OuterSocket> {
+        let (netns, link) = (candidate.netns, &candidate.link);
+        let inside: Vec<IpAddr> = link.addresses.iter().map(|&(address, _)| address).collect();
+        let mut sockets = self.sockets_of(pid, netns);
+        sockets.retain(|one| socket::is_outer(one, if one.netns == netns { &inside } else { &[] }));
+        sockets
+    }
+
+    /// Whether what a tunnel device is given goes on by outer sockets. A TUN or TAP device whose
+    /// holders have none is where the kernel hands packets over for good: to a virtual machine, or
+    /// to a wire in a program; it stays that at a second look, which does not ask all processes. One
+    /// that nobody holds may yet get its daemon back.
+    pub(super) fn sends_on(&mut self, candidate: &Candidate) -> bool {
+        let (netns, name) = (candidate.netns, &candidate.link.name);
+        if self
+            .plain
+            .iter()
+            .any(|(place, plain)| *place == netns && plain == name)
+        {
+            return false;
+        }
+        let holders = &candidate.holders;
+        holders.is_empty()
+            || holders.iter().any(|holder| {
+                let sockets = self.outer_sockets_of(holder.pid, candidate);
+                sockets.iter().any(|socket| !socket.listening)
+            })
     }
 
     fn socket_table(&mut self, inum: u32, protocol: u8) -> Option<&BTreeMap<u64, OuterSocket>> {

@@ -248,8 +248,8 @@ impl Chooser<'_> {
 
     fn only_anywhere(&mut self, first: u32) -> Result<Candidate, Error> {
         let here = self.in_use(&[first])?;
-        if here.len() == 1 {
-            return self.one(here);
+        if let Some(lone) = self.lone(&here) {
+            return Ok(lone);
         }
         let everywhere = self.scene.namespaces();
         let found = self.in_use(&everywhere)?;
@@ -274,7 +274,21 @@ impl Chooser<'_> {
         Ok(found)
     }
 
-    /// One of several: the only one, or the one that the destination is routed into.
+    /// The only one, or of several in one namespace the only one that sends on what it is given.
+    fn lone(&mut self, found: &[Candidate]) -> Option<Candidate> {
+        let first = found.first()?;
+        if found.len() == 1 {
+            return Some(first.clone());
+        }
+        let together = found.iter().all(|one| one.netns == first.netns);
+        let mut tunnels = found
+            .iter()
+            .filter(|one| together && self.scene.sends_on(one));
+        let lone = tunnels.next()?;
+        tunnels.next().is_none().then(|| lone.clone())
+    }
+
+    /// One of several: the lone one, or the one that the destination is routed into.
     fn one(&mut self, mut found: Vec<Candidate>) -> Result<Candidate, Error> {
         if found.len() > 1 {
             if let Some(destination) = self.destination {
@@ -285,6 +299,9 @@ impl Chooser<'_> {
                 if let Some(at) = (0..found.len()).find(|&at| routed(self.scene, &found[at])) {
                     return Ok(found.swap_remove(at));
                 }
+            }
+            if let Some(lone) = self.lone(&found) {
+                return Ok(lone);
             }
             return Err(choice::ambiguous(self.scene, &found));
         }
@@ -337,9 +354,11 @@ impl Chooser<'_> {
         ));
     }
 
-    /// The device of a route: a tunnel, a bridge with a tunnel in it, or a bare device.
+    /// The device of a route: a tunnel, a bridge with a tunnel in it, or a bare device. A TAP device
+    /// that the user calls the outer one is no tunnel.
     fn behind(&mut self, scope: u32, link: Link) -> Result<Pick, Error> {
-        if link.tunnel.is_some() {
+        let outer = self.selector.outer_device() == Some(link.name.as_str());
+        if link.tunnel.is_some() && !outer {
             return Ok(Pick::Tunnel(self.scene.candidate(scope, link)));
         }
         let mut members = self.scene.tunnels(scope)?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::endpoint::{self, Failure, monotonic_ns};
 use super::Settings;
-use super::{Ready, Setup, Stream, listen};
+use super::{Ready, Setup, Stream, Transport, listens};
 use crate::analysis::benchmark::Benchmark;
 use crate::analysis::benchmark::rist;
 use crate::lab::error::{LabError, Result};
@@ -51,7 +51,7 @@ pub(super) fn prepare(spec: &Stream, setup: Setup<'_>) -> Result<Ready> {
         netns: &setup.hosts.b.netns,
         log: receiver_log.clone(),
     })?;
-    listen::udp(&process, spec.port)?;
+    listens(&process, Transport::Udp, spec.port)?;
     let feed = Feed {
         stream: Settings::new(spec, address),
         sender_log: setup.logs.join("ristsender.log"),

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::spec::{Stream, StreamBackend};
-use super::{Ready, Setup, endpoint, is_installed, listen};
+use super::{Ready, Setup, Transport, endpoint, is_installed, listens};
 use crate::lab::error::{LabError, Result};
 use crate::lab::part;
 
@@ -61,7 +61,7 @@ pub(super) fn prepare(spec: &Stream, setup: Setup<'_>) -> Result<Ready> {
             let log = setup.logs.join("stream-receiver.log");
             let netns = &setup.hosts.b.netns;
             let process = part::start(setup.undo, "stream-receive", &settings, netns, log)?;
-            listen::udp(&process, spec.port)?;
+            listens(&process, Transport::Udp, spec.port)?;
             Ok(Ready::of(
                 vec![process],
                 endpoint::command("stream-send", &settings)?,
