@@ -10,6 +10,10 @@ fn main() -> std::io::Result<()> {
         vpnbench::report::docs::probes_markdown(),
     )?;
     std::fs::write(
+        docs.join("findings.md"),
+        vpnbench::explain::text::markdown(),
+    )?;
+    std::fs::write(
         docs.join("lab-vpns.md"),
         vpnbench::lab::vpn::listing::markdown(),
     )

@@ -1,10 +1,11 @@
 //! vpnbench: packet-level diagnosis of VPN and tunnel benchmarks.
 //!
-//! Data flows one way: kernel probe -> record -> trace -> analysis -> report. Stages exchange
+//! Data flows one way: kernel probe -> record -> trace -> analysis -> explain -> report. Stages exchange
 //! values only; `cli` and `lab` drive them and no stage imports those two.
 
 pub mod analysis;
 pub mod cli;
+pub mod explain;
 pub mod lab;
 pub mod probe;
 pub mod record;

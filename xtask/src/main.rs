@@ -14,6 +14,7 @@ mod setup;
 mod test;
 mod tidy;
 mod vpns;
+mod zoo;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ enum Task {
     },
     /// Measure what watching costs, with tcpdump beside it; wants an idle machine
     Bench,
+    /// Run every scenario of the lab and print which findings it led to: docs/zoo.md
+    Zoo(zoo::Arguments),
     /// Check the structure: imports between stages, purity, sizes, unsafe code
     Tidy,
 }
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Vpns { names } => vpns::run(&names),
         Task::Bench => bench::run(),
+        Task::Zoo(arguments) => zoo::run(&arguments),
         Task::Tidy => tidy::run(),
     };
     match result {

@@ -26,6 +26,8 @@ pub mod spurious;
 #[cfg(test)]
 mod spurious_properties;
 pub mod stages;
+pub mod stalls;
+pub mod statistics;
 pub mod symbols;
 pub mod syscalls;
 pub mod taps;
@@ -142,6 +144,7 @@ pub struct Analyses {
     reordering: reordering::Reorder,
     coalescing: coalescing::Coalesce,
     series: benchmark::series::Series,
+    silences: stalls::Silences,
     events_by_probe: BTreeMap<u8, u64>,
     span: Span,
 }
@@ -182,6 +185,8 @@ pub struct Outputs {
     pub reordering: reordering::Output,
     /// Segments per unit at each tap.
     pub coalescing: Vec<coalescing::Coalescing>,
+    /// Times without packets, per tap.
+    pub stalls: Vec<stalls::Stalls>,
     /// Interfaces: counters beside taps.
     pub interfaces: interfaces::Output,
     /// The benchmark's own result beside the packets.
@@ -230,6 +235,7 @@ impl Analyses {
             self.coalescing.read(taken);
         }
         self.series.observe(event);
+        self.silences.observe(event);
     }
 
     /// Ends all analyses and joins their outputs.
@@ -271,6 +277,7 @@ impl Analyses {
             pairing,
             reordering,
             coalescing,
+            stalls: self.silences.finish(context),
             interfaces,
             benchmark,
             events_by_probe: self.events_by_probe,

@@ -7,11 +7,12 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::compare::CompareArgs;
 use super::lab::LabArgs;
 use super::study::StudyArgs;
 use super::values::{
     self, Buffer, Destination, OuterSelector, ProbeChoice, parse_buffer, parse_duration,
-    parse_keep_payload,
+    parse_finding, parse_keep_payload,
 };
 use crate::probe::netns::NetnsSpec;
 
@@ -71,6 +72,13 @@ pub enum Command {
     Record(RecordArgs),
     /// Analyse a recorded trace
     Report(ReportArgs),
+    /// Say what differs between runs, whether it is real, and what it consists of
+    Compare(CompareArgs),
+    /// Say what a finding means, how it is judged and what to do about it
+    Explain {
+        /// Finding; without one all of them are listed
+        id: Option<String>,
+    },
     /// Reproduce: topologies, impairment, daemons and benchmarks on this machine
     Lab(LabArgs),
     /// Audit a folder of benchmark results before believing it
@@ -104,6 +112,17 @@ pub enum Format {
     Text,
     /// One JSON object
     Json,
+}
+
+/// Form of a run's report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+    /// A summary for issues and pull requests
+    Markdown,
 }
 
 /// What to watch and how to record it.
@@ -162,10 +181,13 @@ pub struct AttachArgs {
     pub output: Option<PathBuf>,
     /// Form of the report
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub report: Format,
+    pub report: ReportFormat,
     /// Write the report to this file instead of stdout
     #[arg(long, value_name = "FILE")]
     pub report_file: Option<Destination>,
+    /// Exit with status 5 if one of these findings is supported
+    #[arg(long, value_name = "FINDING", value_delimiter = ',', value_parser = parse_finding)]
+    pub fail_on: Vec<String>,
 }
 
 /// `vpnbench record`
@@ -187,8 +209,11 @@ pub struct ReportArgs {
     pub traces: Vec<PathBuf>,
     /// Form of the report
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub format: Format,
+    pub format: ReportFormat,
     /// Write the report to this file; - is stdout
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub output: Destination,
+    /// Exit with status 5 if one of these findings is supported
+    #[arg(long, value_name = "FINDING", value_delimiter = ',', value_parser = parse_finding)]
+    pub fail_on: Vec<String>,
 }

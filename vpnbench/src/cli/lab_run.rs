@@ -6,18 +6,18 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::args::Format;
+use super::args::ReportFormat;
 use super::lab::{execute_failure, lab_failure, scenario_failure};
 use super::live::say;
-use super::offline::{analyse, write_report};
+use super::offline::{analyse_given, write_report};
 use super::output::Output;
 use super::values::{Destination, parse_duration};
 use super::{ExitStatus, Failure};
+use crate::analysis::statistics::Summary;
 use crate::lab::campaign::{Campaign, CampaignError, State};
 use crate::lab::execute::{ExecuteError, Executed, Execution, execute};
 use crate::lab::outcome::{RunOutcome, Status, write_json};
 use crate::lab::scenario::{Scenario, ScenarioError, Setting, Source};
-use crate::lab::statistics::Summary;
 use crate::lab::{Bench, LabError, Vpn, table};
 use crate::report::table::{Align, Table};
 
@@ -94,7 +94,7 @@ pub struct RunArgs {
     pub output: Option<PathBuf>,
     /// Form of the report
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub report: Format,
+    pub report: ReportFormat,
 }
 
 impl RunArgs {
@@ -130,7 +130,7 @@ pub(super) fn run(args: &RunArgs, output: &mut Output) -> Result<ExitStatus, Fai
             true => directory.join(format!("{repetition:03}")),
             false => directory.clone(),
         });
-        let quiet = args.report == Format::Json;
+        let quiet = args.report == ReportFormat::Json;
         let made = one(&scenario, repetition, directory.as_deref(), quiet);
         let made = made.map_err(execute_failure)?;
         if let Some(report) = &made.report {
@@ -159,7 +159,7 @@ pub(super) fn one(
         repetition,
         directory,
         quiet_stdout,
-        analyse: &analyse,
+        analyse: &analyse_given,
         say: &mut say,
     };
     execute(&mut execution)
@@ -186,17 +186,11 @@ pub(super) fn campaign_run(
 fn conclude(outcomes: &[RunOutcome]) -> Result<ExitStatus, Failure> {
     for outcome in outcomes {
         for expectation in &outcome.expectations {
-            let wanted = if expectation.present {
-                "expected"
+            if expectation.met == Some(false) {
+                log::warn!("{}", expectation.sentence());
             } else {
-                "not expected"
-            };
-            let verdict = match expectation.met {
-                Some(true) => "as expected",
-                Some(false) => "NOT as expected",
-                None => "unknown: the report does not judge it",
-            };
-            log::info!("{} ({wanted}): {verdict}", expectation.finding);
+                log::info!("{}", expectation.sentence());
+            }
         }
     }
     let bad = outcomes
@@ -240,7 +234,7 @@ fn summarise(outcomes: &[RunOutcome], args: &RunArgs, output: &mut Output) -> Re
         });
         write_json(&path, &summary).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    if args.report == Format::Json {
+    if args.report == ReportFormat::Json {
         return Ok(());
     }
     let columns = ["runs", "mean", "95 % from", "to", "least", "most"];
@@ -249,7 +243,7 @@ fn summarise(outcomes: &[RunOutcome], args: &RunArgs, output: &mut Output) -> Re
     let mut rows = Table::new(&heads);
     for (name, summary) in &figures {
         let text = |value: f64| table::value_text(name, value);
-        let end = |pick: fn(&crate::lab::statistics::Interval) -> f64| {
+        let end = |pick: fn(&crate::analysis::statistics::Interval) -> f64| {
             let interval = summary.mean_interval.as_ref();
             interval.map_or("-".to_owned(), |interval| text(pick(interval)))
         };

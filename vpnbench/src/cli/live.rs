@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::args::{AttachArgs, CaptureArgs, DoctorArgs, Format, RecordArgs};
-use super::offline::{analyse, write_form};
+use super::args::{AttachArgs, CaptureArgs, DoctorArgs, Format, RecordArgs, ReportFormat};
+use super::offline::{analyse, failed_on, write_form};
 use super::output::Output;
 use super::values::{Destination, chosen_probes};
 use super::{ExitStatus, Failure};
@@ -31,7 +31,7 @@ pub(super) fn doctor(args: DoctorArgs, output: &mut Output) -> Result<ExitStatus
 /// `vpnbench attach`
 pub(super) fn attach(args: AttachArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
     let destination = args.report_file.unwrap_or(Destination::Stdout);
-    let stdout_is_ours = args.report == Format::Json && destination == Destination::Stdout;
+    let stdout_is_ours = args.report == ReportFormat::Json && destination == Destination::Stdout;
     // Without a name, so that nothing is left of it however this process ends.
     let temporary = tempfile::tempfile().context("cannot create a temporary file for the trace")?;
     let trace = args
@@ -48,7 +48,11 @@ pub(super) fn attach(args: AttachArgs, output: &mut Output) -> Result<ExitStatus
         Some(path) => log::info!("trace kept in {}", path.display()),
         None => log::info!("the trace was temporary; keep it with -o FILE"),
     }
-    Ok(status(&outcome))
+    let ended = status(&outcome);
+    Ok(match failed_on(&report, &args.fail_on) {
+        Some(matched) if ended == ExitStatus::Done => matched,
+        _ => ended,
+    })
 }
 
 /// `vpnbench record`

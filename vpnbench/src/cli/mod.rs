@@ -1,6 +1,7 @@
 //! The command line: typed arguments, dispatch, exit status.
 
 pub mod args;
+pub mod compare;
 mod doctor;
 pub mod lab;
 pub mod lab_ablate;
@@ -124,6 +125,8 @@ fn dispatch(command: Command, output: &mut Output) -> Result<ExitStatus, Failure
         Command::Attach(args) => live::attach(args, output),
         Command::Record(args) => live::record(args, output),
         Command::Report(args) => offline::report(args, output),
+        Command::Compare(args) => compare::run(&args, output),
+        Command::Explain { id } => offline::explain(id.as_deref(), output),
         Command::Lab(args) => lab::run(args, output),
         Command::Study(args) => study::run(&args, output),
         Command::Completions { shell } => offline::completions(shell, output),

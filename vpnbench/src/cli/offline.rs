@@ -7,11 +7,12 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::args::{Cli, Format, ReportArgs};
+use super::args::{Cli, ReportArgs, ReportFormat};
 use super::output::Output;
 use super::values::Destination;
 use super::{ExitStatus, Failure};
 use crate::analysis::{Analyses, Context, Problem, Severity};
+use crate::explain::{self, Given, Verdict};
 use crate::report::table::Screen;
 use crate::report::{self, Recording, Report};
 use crate::trace::{self, Reader};
@@ -26,13 +27,47 @@ pub(super) fn report(args: ReportArgs, output: &mut Output) -> Result<ExitStatus
     };
     let report = analyse(path)?;
     write_report(&report, args.format, &args.output, output)?;
+    Ok(failed_on(&report, &args.fail_on).unwrap_or(ExitStatus::Done))
+}
+
+/// Exit status 5 if a finding that the user named is supported.
+pub(super) fn failed_on(report: &Report, named: &[String]) -> Option<ExitStatus> {
+    let matched = report.findings.iter().filter(|finding| {
+        finding.verdict == Verdict::Supported && named.iter().any(|id| *id == finding.id)
+    });
+    let ids: Vec<&str> = matched.map(|finding| finding.id.as_str()).collect();
+    if ids.is_empty() {
+        return None;
+    }
+    log::warn!("--fail-on matched: {}", ids.join(", "));
+    Some(ExitStatus::FindingMatched)
+}
+
+/// `vpnbench explain`
+pub(super) fn explain(id: Option<&str>, output: &mut Output) -> Result<ExitStatus, Failure> {
+    let text = match id {
+        Some(id) => {
+            let found = explain::findings::rule(id).ok_or_else(|| {
+                let error = anyhow::anyhow!("there is no finding \"{id}\"");
+                let hint = "`vpnbench explain` without an id lists all of them";
+                Failure::new(ExitStatus::Usage, error, hint)
+            })?;
+            explain::text::describe(found)
+        }
+        None => explain::findings::all()
+            .map(|rule| format!("{:<28} {}\n", rule.id, rule.claim))
+            .collect(),
+    };
+    output.to(&Destination::Stdout, |out, _| {
+        out.write_all(text.as_bytes())
+    })?;
     Ok(ExitStatus::Done)
 }
 
 /// Writes a report in one of its forms.
 pub(super) fn write_report(
     report: &Report,
-    format: Format,
+    format: ReportFormat,
     destination: &Destination,
     output: &mut Output,
 ) -> Result<(), Failure> {
@@ -42,16 +77,22 @@ pub(super) fn write_report(
 /// Writes a report in one of its forms to whatever it is given.
 pub(super) fn write_form(
     report: &Report,
-    format: Format,
+    format: ReportFormat,
 ) -> impl FnOnce(&mut dyn io::Write, Screen) -> io::Result<()> {
     move |out, screen| match format {
-        Format::Text => report::terminal::write(report, screen, out),
-        Format::Json => report::json::write(report, out),
+        ReportFormat::Text => report::terminal::write(report, screen, out),
+        ReportFormat::Json => report::json::write(report, out),
+        ReportFormat::Markdown => report::markdown::write(report, out),
     }
 }
 
 /// Reads a trace once, from a file or for `-` from stdin, and analyses it.
 pub(super) fn analyse(path: &Path) -> anyhow::Result<Report> {
+    analyse_given(path, &Given::default())
+}
+
+/// The same, with what the caller knows about the run.
+pub(super) fn analyse_given(path: &Path, given: &Given) -> anyhow::Result<Report> {
     let reader = Reader::open(path)?;
     let start = reader.start().clone();
     let mut analyses = Analyses::new(&start);
@@ -76,6 +117,7 @@ pub(super) fn analyse(path: &Path) -> anyhow::Result<Report> {
         bytes: Some(summary.bytes),
         truncated: summary.truncated,
         problems: problems.collect(),
+        given: given.clone(),
     };
     let (outputs, found) = analyses.finish(&context);
     Ok(report::build(&context, outputs, found, recording))

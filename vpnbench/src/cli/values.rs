@@ -70,6 +70,14 @@ impl FromStr for OuterSelector {
     }
 }
 
+/// The id of a finding.
+pub(super) fn parse_finding(text: &str) -> Result<String, String> {
+    match crate::explain::findings::rule(text) {
+        Some(rule) => Ok(rule.id.to_owned()),
+        None => Err("there is no such finding; `vpnbench explain` lists all of them".to_owned()),
+    }
+}
+
 /// One element of `--probes`: a probe or a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeChoice(Vec<ProbeId>);

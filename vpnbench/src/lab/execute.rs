@@ -16,6 +16,7 @@ use super::outcome::{RunOutcome, Status, write_json};
 use super::scenario::Scenario;
 use super::{Run, signals, unrecorded};
 use crate::analysis::benchmark::{self, Benchmark};
+use crate::explain::Given;
 use crate::record::{self, Outcome, Reason, RecordError, Request};
 use crate::report::Report;
 use crate::trace::Reader;
@@ -34,8 +35,8 @@ pub struct Execution<'a> {
     pub directory: Option<&'a Path>,
     /// The benchmark's output belongs on standard error.
     pub quiet_stdout: bool,
-    /// Analyses a trace.
-    pub analyse: &'a dyn Fn(&Path) -> anyhow::Result<Report>,
+    /// Analyses a trace, with what the lab knows about the run.
+    pub analyse: &'a dyn Fn(&Path, &Given) -> anyhow::Result<Report>,
     /// Gets plain sentences for the user.
     pub say: &'a mut dyn FnMut(&str),
 }
@@ -227,10 +228,14 @@ fn recorded(
     if let Some(kept) = &place.kept {
         write_environment(&trace, kept)?;
     }
+    let given = Given {
+        wire: Some(super::asked::of(&run.wire.account()?)),
+    };
+    let report = (execution.analyse)(&trace, &given);
     Ok(Measured {
         ended: how_it_ended(&recorded, scenario),
         output: recorded.output,
-        report: Some((execution.analyse)(&trace).map_err(ExecuteError::Analysis)?),
+        report: Some(report.map_err(ExecuteError::Analysis)?),
     })
 }
 

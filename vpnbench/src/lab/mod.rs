@@ -5,6 +5,7 @@
 //! namespace, its routes and its sysctls stay as they are. Dropping the [`Run`] removes it all.
 
 pub mod ablate;
+mod asked;
 pub mod benchmark;
 pub mod campaign;
 pub mod error;
@@ -20,7 +21,6 @@ pub mod process;
 mod registry;
 pub mod scenario;
 pub mod signals;
-pub mod statistics;
 pub mod table;
 pub mod tunnel;
 mod undo;
@@ -122,8 +122,8 @@ impl Run {
         let netns = [&self.hosts.a, &self.hosts.b].map(|host| NetnsSpec::Path(host.netns.clone()));
         match self.vpn.name {
             Vpn::None => Selector {
-                outer: Some(a.clone()),
-                netns: netns[..1].to_vec(),
+                outer: Some(format!("{a},{b}")),
+                netns: netns.to_vec(),
                 ..selector
             },
             _ => Selector {

@@ -12,6 +12,7 @@ use super::error::LabError;
 use super::scenario::Scenario;
 use crate::analysis::benchmark::{Benchmark, Quantiles};
 use crate::report::Report;
+use crate::report::model::Verdict;
 
 /// Name of this schema.
 pub const SCHEMA: &str = "vpnbench.run.v1";
@@ -74,8 +75,42 @@ pub struct Expectation {
     pub finding: String,
     /// Whether it must be there (true) or must not.
     pub present: bool,
-    /// Whether it is as expected; null where the report does not say.
+    /// Whether it is as expected: one that must be there is supported and ranks first or second; one
+    /// that must not is not supported. Null where the report has no such finding.
     pub met: Option<bool>,
+    /// The report's verdict.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
+    /// Its rank among the supported findings, from 1.
+    #[serde(default)]
+    pub rank: Option<usize>,
+}
+
+/// Rank up to which an expected finding counts as found: one cause or consequence may be beside it.
+const FOUND_UP_TO: usize = 2;
+
+impl Expectation {
+    /// In words.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let wanted = if self.present {
+            "expected"
+        } else {
+            "not expected"
+        };
+        let found = match (self.verdict, self.rank) {
+            (Some(Verdict::Supported), Some(rank)) => format!("supported, rank {rank}"),
+            (Some(Verdict::Refuted), _) => "refuted".to_owned(),
+            (Some(_), _) => "unknown".to_owned(),
+            (None, _) => "not in the report".to_owned(),
+        };
+        let met = match self.met {
+            Some(true) => "as expected",
+            Some(false) => "NOT as expected",
+            None => "not judged",
+        };
+        format!("{} ({wanted}): {found}: {met}", self.finding)
+    }
 }
 
 /// How one run of a scenario ended.
@@ -107,6 +142,9 @@ pub struct RunOutcome {
     pub figures: Vec<Figure>,
     /// What the scenario expected of the report.
     pub expectations: Vec<Expectation>,
+    /// Supported findings, ranked.
+    #[serde(default)]
+    pub supported: Vec<String>,
     /// Version of vpnbench.
     pub tool_version: String,
 }
@@ -129,6 +167,7 @@ impl RunOutcome {
             duration_s: 0.0,
             figures: Vec::new(),
             expectations: Vec::new(),
+            supported: Vec::new(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -221,6 +260,10 @@ impl RunOutcome {
         let ratio = spurious.and_then(|spurious| spurious.ratio);
         self.add("spurious_ratio", ratio, Some(Better::Lower));
         self.expectations = expectations(scenario, report);
+        self.supported = report
+            .supported()
+            .map(|finding| finding.id.clone())
+            .collect();
     }
 
     /// Writes the file that says the run is complete.
@@ -234,21 +277,27 @@ impl RunOutcome {
 
 /// Compares a report with what its scenario expects.
 fn expectations(scenario: &Scenario, report: &Report) -> Vec<Expectation> {
-    let judged = |id: &str| {
-        let finding = report.findings.iter().find(|finding| finding.id == id)?;
-        match finding.verdict {
-            crate::report::model::Verdict::Supported => Some(true),
-            crate::report::model::Verdict::Refuted => Some(false),
-            crate::report::model::Verdict::Unknown => None,
+    let supported: Vec<&str> = report
+        .supported()
+        .map(|finding| finding.id.as_str())
+        .collect();
+    let expectation = |(id, present): (&String, bool)| {
+        let finding = report.findings.iter().find(|finding| finding.id == *id);
+        let rank = supported
+            .iter()
+            .position(|one| one == id)
+            .map(|place| place + 1);
+        let found = rank.is_some_and(|rank| rank <= FOUND_UP_TO);
+        Expectation {
+            finding: id.clone(),
+            present,
+            met: finding.map(|_| if present { found } else { rank.is_none() }),
+            verdict: finding.map(|finding| finding.verdict),
+            rank,
         }
     };
     let present = scenario.expect.findings.iter().map(|id| (id, true));
     let absent = scenario.expect.absent.iter().map(|id| (id, false));
-    let expectation = |(id, present): (&String, bool)| Expectation {
-        finding: id.clone(),
-        present,
-        met: judged(id).map(|supported| supported == present),
-    };
     present.chain(absent).map(expectation).collect()
 }
 

@@ -12,10 +12,11 @@ use super::model::{
 use super::tcp;
 use crate::analysis::flows::FlowCount;
 use crate::analysis::{Context, Outputs, Problem, Severity, address, seconds, threads};
+use crate::explain::{Given, explain};
 use crate::trace::model as trace;
 
 /// Parts that this version does not compute.
-const NOT_ANALYSED: [&str; 2] = ["cpu", "findings"];
+const NOT_ANALYSED: [&str; 1] = ["cpu"];
 
 /// What is known of the recording as a file.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,8 @@ pub struct Recording {
     pub truncated: bool,
     /// What was wrong with the file.
     pub problems: Vec<Problem>,
+    /// What the caller knows about the run that the trace does not tell.
+    pub given: Given,
 }
 
 /// Composes the report of one trace.
@@ -43,6 +46,7 @@ pub fn build(
         .map(|one| tunnel(context, one, &outputs.flows))
         .collect();
     let capture = capture(context, &outputs, &recording);
+    let findings = explain(context, &outputs, &recording.given);
     let mut problems = recording.problems;
     problems.extend(unseen(context, &capture));
     problems.extend(found);
@@ -70,7 +74,9 @@ pub fn build(
         reordering_beliefs: outputs.reordering.beliefs,
         coalescing: outputs.coalescing,
         threads: outputs.threads.threads,
+        findings,
         taps: outputs.taps,
+        stalls: outputs.stalls,
         interfaces: outputs.interfaces.interfaces,
         syscalls: outputs.syscalls,
         benchmark: outputs.benchmark,

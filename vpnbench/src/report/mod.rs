@@ -2,15 +2,17 @@
 //! that an analysis should.
 
 pub mod build;
+pub mod compare;
 pub mod docs;
 pub mod doctor;
 pub mod json;
+pub mod markdown;
 pub mod model;
 pub mod table;
 mod tcp;
 pub mod terminal;
 mod terminal_tcp;
-pub mod units;
 
+pub use crate::explain::units;
 pub use build::{Recording, build};
 pub use model::Report;

@@ -19,10 +19,12 @@ pub use crate::analysis::problem::{Problem, Severity};
 pub use crate::analysis::reordering::{Reordering, TcpBelief};
 pub use crate::analysis::retransmits::{ByCause, FlowRetransmits};
 pub use crate::analysis::stages::StageTime;
+pub use crate::analysis::stalls::Stalls;
 pub use crate::analysis::syscalls::SyscallCount;
 pub use crate::analysis::taps::TapCount;
 pub use crate::analysis::threads::ThreadTime;
 pub use crate::analysis::what_if::summary::ReproducedShares;
+pub use crate::explain::model::{Evidence, Finding, Verdict};
 
 /// Name of this schema.
 pub const SCHEMA: &str = "vpnbench.report.v1";
@@ -73,6 +75,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Packets per device and tap.
     pub taps: Vec<TapCount>,
+    /// Times without packets, per tap.
+    #[serde(default)]
+    pub stalls: Vec<Stalls>,
     /// Watched devices: counters beside taps.
     pub interfaces: Vec<Interface>,
     /// System calls per process.
@@ -83,6 +88,14 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Parts of this report that this version does not compute: empty there does not mean none.
     pub not_analysed: Vec<String>,
+}
+
+impl Report {
+    /// Findings that the evidence supports, ranked.
+    pub fn supported(&self) -> impl Iterator<Item = &Finding> {
+        let findings = self.findings.iter();
+        findings.filter(|finding| finding.verdict == Verdict::Supported)
+    }
 }
 
 /// What ran where.
@@ -409,40 +422,4 @@ pub struct Predicted {
     /// Within one standard error of the counts.
     #[serde(default)]
     pub throughput_high_bps: Option<f64>,
-}
-
-/// What the evidence says about a claim.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Verdict {
-    Supported,
-    Refuted,
-    #[default]
-    Unknown,
-}
-
-/// One explained fact.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Finding {
-    pub id: String,
-    pub verdict: Verdict,
-    pub confidence: Option<f64>,
-    pub share: Option<f64>,
-    pub summary: String,
-    pub evidence: Vec<Evidence>,
-    pub remedy: Option<String>,
-    pub refuted_by: Option<String>,
-}
-
-/// A measured value behind a finding.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Evidence {
-    pub metric: String,
-    pub value: Option<f64>,
-    pub unit: String,
-    pub expected: Option<String>,
-    pub source: String,
 }

@@ -1,6 +1,7 @@
 //! The report for people: one screen, reading the model only.
 
 mod path;
+mod why;
 
 use std::io::{self, Write};
 
@@ -8,6 +9,8 @@ use super::model::{Loss, Report, Severity, TapCount};
 use super::table::{Align, Screen, Table, wrap};
 use super::terminal_tcp;
 use super::units::{bytes, count, duration, percent, rate, signed};
+
+pub(super) use why::value as evidence_value;
 
 /// Rows of a table before the rest is summed up in a line.
 const ROWS: usize = 8;
@@ -20,6 +23,7 @@ const NOTES: usize = 12;
 /// When the writer fails.
 pub fn write(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
     header(report, screen, out)?;
+    why::write(report, screen, out)?;
     path::stages(report, screen, out)?;
     path::ledger(report, screen, out)?;
     path::reordering(report, screen, out)?;

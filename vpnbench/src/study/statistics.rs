@@ -1,45 +1,17 @@
-//! Means, spreads and intervals.
+//! Differences as the study's documents hold them; the arithmetic is `analysis::statistics`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF as _, StudentsT};
 
-/// Arithmetic mean; `None` without values.
-#[must_use]
-pub fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
-/// Sample variance (divisor n - 1); `None` with fewer than two values.
-#[must_use]
-pub fn variance(values: &[f64]) -> Option<f64> {
-    let mean = mean(values).filter(|_| values.len() > 1)?;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    Some(squares / (values.len() - 1) as f64)
-}
-
-/// Median; `None` without values.
-#[must_use]
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        length if length % 2 == 1 => Some(sorted[middle]),
-        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
-    }
-}
+use crate::analysis::statistics::{Summary, difference, hedges_g};
+pub use crate::analysis::statistics::{mean, median, variance};
 
 /// 95 % confidence interval of the mean (Student's t, n - 1 degrees of freedom); `None` with fewer
 /// than two values.
 #[must_use]
 pub fn mean_interval(values: &[f64]) -> Option<(f64, f64)> {
-    let (mean, variance) = (mean(values)?, variance(values)?);
-    let n = values.len() as f64;
-    let t = StudentsT::new(0.0, 1.0, n - 1.0).ok()?.inverse_cdf(0.975);
-    let half = t * (variance / n).sqrt();
-    Some((mean - half, mean + half))
+    let interval = Summary::of(values)?.mean_interval?;
+    Some((interval.low, interval.high))
 }
 
 /// A difference of two means with its interval.
@@ -68,29 +40,21 @@ impl Difference {
     }
 }
 
-/// Welch's interval for the difference of two means with unequal variances (Welch 1947; degrees
-/// of freedom by Welch-Satterthwaite). `None` with fewer than two samples on a side.
+/// Welch's interval for the difference of two means with unequal variances. `None` with fewer than
+/// two samples on a side. Where neither side varies the interval is the difference itself.
 #[must_use]
 pub fn welch(first: &[f64], second: &[f64]) -> Option<Difference> {
-    let (m1, m2) = (mean(first)?, mean(second)?);
-    let (n1, n2) = (first.len() as f64, second.len() as f64);
-    let (v1, v2) = (variance(first)?, variance(second)?);
-    let (s1, s2) = (v1 / n1, v2 / n2);
-    let difference = m1 - m2;
-    let error = (s1 + s2).sqrt();
-    let half = if error > 0.0 {
-        let freedom = (s1 + s2).powi(2) / (s1.powi(2) / (n1 - 1.0) + s2.powi(2) / (n2 - 1.0));
-        StudentsT::new(0.0, 1.0, freedom).ok()?.inverse_cdf(0.975) * error
-    } else {
-        0.0
-    };
-    let pooled = (((n1 - 1.0) * v1 + (n2 - 1.0) * v2) / (n1 + n2 - 2.0)).sqrt();
-    let correction = 1.0 - 3.0 / (4.0 * (n1 + n2) - 9.0);
+    variance(first).and(variance(second))?;
+    let found = difference(second, first);
+    let difference = mean(first)? - mean(second)?;
+    let (low, high) = found.map_or((difference, difference), |found| {
+        (found.interval.low, found.interval.high)
+    });
     Some(Difference {
         difference,
-        low: difference - half,
-        high: difference + half,
-        effect_size: (pooled > 0.0).then(|| correction * difference / pooled),
+        low,
+        high,
+        effect_size: hedges_g(second, first),
         first_n: first.len(),
         second_n: second.len(),
     })

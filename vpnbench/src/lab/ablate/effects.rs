@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::statistics::{
+    CONFIDENCE, Difference, Interval, Summary, difference, hedges_g, holm, ratio_of_means,
+};
 use crate::lab::campaign::{Campaign, State, by_variant};
 use crate::lab::outcome::{Better, RunOutcome, Status};
 use crate::lab::scenario::Scenario;
-use crate::lab::statistics::{
-    CONFIDENCE, Difference, Interval, Summary, difference, hedges_g, holm, ratio_of_means,
-};
 use crate::lab::table;
 use crate::report::table::{Align, Screen, Table};
 

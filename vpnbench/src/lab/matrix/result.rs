@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::statistics::Summary;
 use crate::lab::campaign::{Campaign, Finished, State, by_variant};
 use crate::lab::outcome::{RunOutcome, Status};
 use crate::lab::scenario::Scenario;
-use crate::lab::statistics::Summary;
 use crate::lab::table;
 use crate::report::table::{Align, Screen, Table};
 

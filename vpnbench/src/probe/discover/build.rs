@@ -85,7 +85,8 @@ impl<'a> Builder<'a> {
     fn carriers(&mut self, link: &Link, outer: &[(u32, Link)], depth: u32) -> Result<(), Error> {
         for (place, carrier) in outer.iter().filter(|(_, carrier)| carrier.tunnel.is_some()) {
             let candidate = self.scene.candidate(*place, carrier.clone());
-            if !self.scene.sends_on(&candidate) {
+            let named = self.selector.outer_devices();
+            if named.contains(&carrier.name.as_str()) || !self.scene.sends_on(&candidate) {
                 continue;
             }
             if depth >= DEPTH_MAX {
@@ -227,10 +228,9 @@ impl<'a> Builder<'a> {
 
     /// Adds a device without tunnel; all its packets are wanted.
     pub(super) fn bare(&mut self, netns: u32, link: &Link) -> Result<(), Error> {
-        let named = self.selector.outer_device().map(str::to_owned);
-        let link = match &named {
-            Some(name) => self.scene.link(netns, name)?,
-            None => link.clone(),
+        let link = match self.selector.outer_devices().is_empty() {
+            false => self.scene.named_outer(netns, self.selector)?,
+            true => link.clone(),
         };
         self.watch(&link.reference(netns), "outer", false);
         let name = &link.name;

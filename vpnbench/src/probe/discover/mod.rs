@@ -40,7 +40,8 @@ use select::Pick;
 pub struct Selector {
     /// Tunnel device: a name, several separated by commas, `*` at the end for any ending.
     pub tun: Option<String>,
-    /// Outer side: a device, or `ADDR:PORT` of an outer socket.
+    /// Outer side: a device, several separated by commas (one for each namespace), or `ADDR:PORT`
+    /// of an outer socket. A named device is taken as a wire, whatever its kind.
     pub outer: Option<String>,
     /// Process that holds the tunnel device.
     pub pid: Option<u32>,
@@ -59,10 +60,11 @@ impl Selector {
         self.outer.as_ref()?.parse().ok()
     }
 
-    fn outer_device(&self) -> Option<&str> {
-        self.outer
-            .as_deref()
-            .filter(|_| self.outer_address().is_none())
+    /// Names of outer devices.
+    fn outer_devices(&self) -> Vec<&str> {
+        let named = self.outer.as_deref();
+        let named = named.filter(|_| self.outer_address().is_none());
+        named.into_iter().flat_map(|all| all.split(',')).collect()
     }
 }
 

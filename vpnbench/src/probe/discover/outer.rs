@@ -57,11 +57,12 @@ impl Builder<'_> {
         candidate: &Candidate,
         outside: &Outside,
     ) -> Result<Vec<(u32, Link)>, Error> {
-        if let Some(name) = self.selector.outer_device() {
-            // A tunnel inside a tunnel has an outer device of its own.
-            if self.plan.tunnels.is_empty() || !self.selector.netns.is_empty() {
-                return Ok(vec![(outside.netns, self.scene.link(outside.netns, name)?)]);
-            }
+        // A tunnel inside a tunnel has an outer device of its own.
+        if !self.selector.outer_devices().is_empty()
+            && (self.plan.tunnels.is_empty() || !self.selector.netns.is_empty())
+        {
+            let link = self.scene.named_outer(outside.netns, self.selector)?;
+            return Ok(vec![(outside.netns, link)]);
         }
         let mut found: Vec<(u32, Link)> = Vec::new();
         let peer = self.selector.peer.filter(|_| self.plan.tunnels.is_empty());

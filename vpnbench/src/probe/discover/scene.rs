@@ -5,12 +5,12 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::Plan;
 use super::error::Error;
 use super::link::{self, Link};
 use super::process::{self, Holder};
 use super::route::{self, Way};
 use super::socket::{self, TCP, UDP};
+use super::{Plan, Selector};
 use crate::probe::netns::{self, Found, Netns};
 use crate::trace::model::{OuterSocket, Tunnel, TunnelKind};
 
@@ -169,6 +169,19 @@ impl Scene {
                 netns: self.label(inum),
                 existing: links.iter().map(|link| link.name.clone()).collect(),
             })
+    }
+
+    /// The outer device of a namespace that the user named: of several names the one that is there.
+    pub(super) fn named_outer(&mut self, inum: u32, selector: &Selector) -> Result<Link, Error> {
+        let names = selector.outer_devices();
+        let links = self.links(inum)?;
+        let here = links
+            .iter()
+            .find(|link| names.contains(&link.name.as_str()));
+        match here {
+            Some(link) => Ok(link.clone()),
+            None => self.link(inum, &names.join(",")),
+        }
     }
 
     pub(super) fn link_by_index(&mut self, inum: u32, index: u32) -> Result<Option<Link>, Error> {

@@ -54,9 +54,9 @@ pub(super) fn select(scene: &mut Scene, selector: &Selector) -> Result<Selection
         for &scope in &scopes {
             picks.push(chooser.routed(scope, scope == first)?);
         }
-    } else if let Some(device) = selector.outer_device() {
+    } else if !selector.outer_devices().is_empty() {
         for &scope in &scopes {
-            let link = chooser.scene.link(scope, device)?;
+            let link = chooser.scene.named_outer(scope, selector)?;
             picks.push(Pick::Bare { netns: scope, link });
         }
     } else if selector.outer.is_none() {
@@ -357,8 +357,10 @@ impl Chooser<'_> {
     /// The device of a route: a tunnel, a bridge with a tunnel in it, or a bare device. A TAP device
     /// that the user calls the outer one is no tunnel.
     fn behind(&mut self, scope: u32, link: Link) -> Result<Pick, Error> {
-        let outer = self.selector.outer_device() == Some(link.name.as_str());
-        if link.tunnel.is_some() && !outer {
+        if self.selector.outer_devices().contains(&link.name.as_str()) {
+            return Ok(Pick::Bare { netns: scope, link });
+        }
+        if link.tunnel.is_some() {
             return Ok(Pick::Tunnel(self.scene.candidate(scope, link)));
         }
         let mut members = self.scene.tunnels(scope)?;

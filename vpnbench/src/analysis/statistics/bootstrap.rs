@@ -4,7 +4,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use statrs::distribution::{ContinuousCDF as _, Normal};
 
-use super::{CONFIDENCE, Interval, mean};
+use super::{CONFIDENCE, Interval, average};
 
 /// Resamples drawn: enough for the second digit of an interval's end.
 const RESAMPLES: usize = 10_000;
@@ -24,7 +24,7 @@ pub fn ratio_of_means(base: &[f64], changed: &[f64], seed: u64) -> Option<(f64, 
     if base.is_empty() || changed.is_empty() || base.iter().any(|value| *value <= 0.0) {
         return None;
     }
-    let ratio = mean(changed) / mean(base);
+    let ratio = average(changed) / average(base);
     if base.len() < FEWEST || changed.len() < FEWEST {
         return Some((ratio, None));
     }
@@ -71,15 +71,15 @@ fn acceleration(base: &[f64], changed: &[f64]) -> Option<f64> {
         (sum - values[left_out]) / (values.len() as f64 - 1.0)
     };
     let of_base: Vec<f64> = (0..base.len())
-        .map(|at| mean(changed) / without(base, at))
+        .map(|at| average(changed) / without(base, at))
         .collect();
     let of_changed: Vec<f64> = (0..changed.len())
-        .map(|at| without(changed, at) / mean(base))
+        .map(|at| without(changed, at) / average(base))
         .collect();
     let (mut squares, mut cubes) = (0.0, 0.0);
     for ratios in [of_base, of_changed] {
         let n = ratios.len() as f64;
-        let middle = mean(&ratios);
+        let middle = average(&ratios);
         for ratio in &ratios {
             let influence = (n - 1.0) * (middle - ratio) / n;
             squares += influence.powi(2);

@@ -49,14 +49,14 @@ impl Summary {
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
         let n = sorted.len();
-        let mean = mean(values);
+        let mean = average(values);
         let sd = variance(values).map(f64::sqrt);
         let half = sd.and_then(|sd| Some(quantile(n as f64 - 1.0)? * sd / (n as f64).sqrt()));
         Some(Summary {
             n,
             mean,
             sd,
-            median: (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0,
+            median: middle(&sorted),
             min,
             max,
             mean_interval: half.map(|half| Interval {
@@ -96,7 +96,7 @@ pub fn difference(base: &[f64], changed: &[f64]) -> Option<Difference> {
         return None;
     }
     let degrees = (v0 + v1).powi(2) / (v0.powi(2) / (n0 - 1.0) + v1.powi(2) / (n1 - 1.0));
-    let difference = mean(changed) - mean(base);
+    let difference = average(changed) - average(base);
     let t = difference / error;
     let half = quantile(degrees)? * error;
     let p = 2.0 * StudentsT::new(0.0, 1.0, degrees).ok()?.cdf(-t.abs());
@@ -119,7 +119,7 @@ pub fn hedges_g(base: &[f64], changed: &[f64]) -> Option<f64> {
     let degrees = |values: &[f64]| values.len() as f64 - 1.0;
     let (d0, d1) = (degrees(base), degrees(changed));
     let pooled = (variance(base)? * d0 + variance(changed)? * d1) / (d0 + d1);
-    let g = (mean(changed) - mean(base)) / pooled.sqrt();
+    let g = (average(changed) - average(base)) / pooled.sqrt();
     (pooled > 0.0).then_some(g * (1.0 - 3.0 / (4.0 * (d0 + d1) - 1.0)))
 }
 
@@ -139,16 +139,37 @@ pub fn holm(probabilities: &[f64]) -> Vec<f64> {
     adjusted
 }
 
+/// Arithmetic mean; `None` without values.
+#[must_use]
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| average(values))
+}
+
+/// Middle value, or the mean of the two middle ones; `None` without values.
+#[must_use]
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    (!sorted.is_empty()).then(|| middle(&sorted))
+}
+
+/// Sample variance, divided by n - 1; `None` with fewer than two values.
+#[must_use]
+pub fn variance(values: &[f64]) -> Option<f64> {
+    let middle = average(values);
+    let squares: f64 = values.iter().map(|value| (value - middle).powi(2)).sum();
+    (values.len() > 1).then(|| squares / (values.len() as f64 - 1.0))
+}
+
 /// Arithmetic mean; NaN of nothing, which callers exclude.
-fn mean(values: &[f64]) -> f64 {
+fn average(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Sample variance, divided by n - 1.
-fn variance(values: &[f64]) -> Option<f64> {
-    let middle = mean(values);
-    let squares: f64 = values.iter().map(|value| (value - middle).powi(2)).sum();
-    (values.len() > 1).then(|| squares / (values.len() as f64 - 1.0))
+/// Median of sorted values, of which there is at least one.
+fn middle(sorted: &[f64]) -> f64 {
+    let n = sorted.len();
+    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
 /// The quantile of Student's t that leaves (1 - [`CONFIDENCE`]) / 2 above it.

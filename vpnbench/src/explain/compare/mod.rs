@@ -1,0 +1,278 @@
+//! Why one run differs from another: first whether the conditions were equal, then whether there is a
+//! difference at all, then what it consists of, and the experiment that would confirm it.
+//!
+//! A side is one or more runs of the same thing. With two or more on both sides the difference of their
+//! means has Welch's interval and Hedges' g. With single runs only the spread inside the runs is known,
+//! not that between runs, so a difference cannot be shown; what it would consist of is told all the same.
+
+pub mod conditions;
+pub mod decompose;
+pub mod side;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::analysis::statistics::{self, Interval, Summary};
+use conditions::Difference as Condition;
+use decompose::Part;
+pub use side::{Figure, RunFacts, Side};
+
+/// Name of this schema.
+pub const SCHEMA: &str = "vpnbench.compare.v1";
+
+/// Sides compared with the first of them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Comparison {
+    /// `vpnbench.compare.v1`.
+    pub schema: String,
+    /// The sides, the first being what the others are compared with.
+    pub sides: Vec<SideSummary>,
+    /// Each further side beside the first.
+    pub pairs: Vec<Pair>,
+}
+
+/// One side.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SideSummary {
+    /// What the user called it.
+    pub name: String,
+    /// Runs.
+    pub runs: usize,
+    /// Name of the figure that is compared, with its unit.
+    pub figure: String,
+    /// The figure over the runs.
+    pub summary: Option<Summary>,
+    /// Findings supported in most runs, most frequent first.
+    pub findings: Vec<String>,
+}
+
+/// What the figures say about a difference.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The interval of the difference excludes zero.
+    Differs,
+    /// It does not.
+    NoDifference,
+    /// Too few runs, or no common figure.
+    #[default]
+    Unknown,
+}
+
+/// One side beside the first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Pair {
+    /// Name of the first side.
+    pub base: String,
+    /// Name of the other.
+    pub changed: String,
+    /// What differs that should not.
+    pub conditions: Vec<Condition>,
+    /// Whether the figures differ.
+    pub verdict: Verdict,
+    /// In words.
+    pub summary: String,
+    /// The figure of the other side less that of the first.
+    pub difference: Option<f64>,
+    /// Its 95 % interval by Welch; null with a single run on a side.
+    pub interval: Option<Interval>,
+    /// Two-sided probability of such a difference between equal sides.
+    pub p: Option<f64>,
+    /// Hedges' g.
+    pub effect_size: Option<f64>,
+    /// What the difference consists of; the parts add up to it.
+    pub parts: Vec<Part>,
+    /// Findings supported on the other side and not on the first, and the other way round.
+    pub findings_gained: Vec<String>,
+    /// Findings supported on the first side only.
+    pub findings_lost: Vec<String>,
+    /// What would confirm it.
+    pub experiment: Option<String>,
+}
+
+/// Compares sides with the first.
+#[must_use]
+pub fn compare(sides: &[Side]) -> Comparison {
+    let pairs = match sides {
+        [] => Vec::new(),
+        [base, others @ ..] => others.iter().map(|other| pair(base, other)).collect(),
+    };
+    Comparison {
+        schema: SCHEMA.to_owned(),
+        sides: sides.iter().map(summary).collect(),
+        pairs,
+    }
+}
+
+fn summary(side: &Side) -> SideSummary {
+    let figure = side.figure();
+    let values = figure.map_or(Vec::new(), |figure| side.values(figure));
+    SideSummary {
+        name: side.name.clone(),
+        runs: side.runs.len(),
+        figure: figure.map_or(String::new(), |figure| figure.name().to_owned()),
+        summary: Summary::of(&values),
+        findings: side.findings(),
+    }
+}
+
+fn pair(base: &Side, changed: &Side) -> Pair {
+    let conditions = conditions::differences(base, changed);
+    let mut pair = Pair {
+        base: base.name.clone(),
+        changed: changed.name.clone(),
+        conditions,
+        ..Pair::default()
+    };
+    let (ours, theirs) = (base.findings(), changed.findings());
+    pair.findings_gained = theirs
+        .iter()
+        .filter(|id| !ours.contains(id))
+        .cloned()
+        .collect();
+    pair.findings_lost = ours
+        .iter()
+        .filter(|id| !theirs.contains(id))
+        .cloned()
+        .collect();
+    let figure = match (base.figure(), changed.figure()) {
+        (Some(one), Some(other)) if one == other => one,
+        (Some(one), Some(other)) => {
+            pair.summary = format!(
+                "{} measures {} and {} measures {}: they cannot be compared",
+                base.name,
+                one.name(),
+                changed.name,
+                other.name()
+            );
+            return pair;
+        }
+        _ => {
+            pair.summary = "a side has no figure that could be compared".to_owned();
+            return pair;
+        }
+    };
+    judge(
+        &mut pair,
+        figure,
+        &base.values(figure),
+        &changed.values(figure),
+    );
+    pair.parts = decompose::parts(base, changed, figure);
+    if pair.verdict != Verdict::NoDifference {
+        pair.experiment = decompose::experiment(&pair.parts, changed);
+    }
+    pair
+}
+
+fn judge(pair: &mut Pair, figure: Figure, base: &[f64], changed: &[f64]) {
+    let (Some(first), Some(second)) = (statistics::mean(base), statistics::mean(changed)) else {
+        pair.summary = "a side has no run with that figure".to_owned();
+        return;
+    };
+    let difference = second - first;
+    pair.difference = Some(difference);
+    let relative = if first == 0.0 {
+        0.0
+    } else {
+        100.0 * difference / first
+    };
+    let told = format!("{} is {relative:+.1} % beside {}", pair.changed, pair.base);
+    let Some(found) = statistics::difference(base, changed) else {
+        pair.summary = match difference == 0.0 && base.len() > 1 && changed.len() > 1 {
+            true => format!("no difference: {} is the same in all runs", figure.name()),
+            false => format!(
+                "{told}, but {} and {} runs do not say how much runs differ among themselves: repeat both (audit-too-few-runs)",
+                base.len(),
+                changed.len()
+            ),
+        };
+        if difference == 0.0 && base.len() > 1 && changed.len() > 1 {
+            pair.verdict = Verdict::NoDifference;
+        }
+        return;
+    };
+    pair.interval = Some(found.interval);
+    pair.p = Some(found.p);
+    pair.effect_size = statistics::hedges_g(base, changed);
+    let percent = |value: f64| {
+        if first == 0.0 {
+            0.0
+        } else {
+            100.0 * value / first
+        }
+    };
+    let range = format!(
+        "{:+.1} to {:+.1} %",
+        percent(found.interval.low),
+        percent(found.interval.high)
+    );
+    let excludes = found.interval.low > 0.0 || found.interval.high < 0.0;
+    (pair.verdict, pair.summary) = match excludes {
+        true => (
+            Verdict::Differs,
+            format!("{told} ({range}, p = {:.3})", found.p),
+        ),
+        false => (
+            Verdict::NoDifference,
+            format!(
+                "no difference shown: {told}, within what runs differ among themselves ({range})"
+            ),
+        ),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::side::RunFacts;
+    use super::*;
+
+    fn side(name: &str, rates: &[f64]) -> Side {
+        let run = |rate: &f64| RunFacts {
+            throughput_bps: Some(*rate),
+            rtt_us: Some(10_000.0),
+            window_bytes: Some(rate / 8.0 / 100.0 / 0.9),
+            ..RunFacts::default()
+        };
+        Side {
+            name: name.to_owned(),
+            runs: rates.iter().map(run).collect(),
+        }
+    }
+
+    #[test]
+    fn equal_sides_do_not_differ_and_unequal_ones_do() {
+        let base = side("a", &[100e6, 104e6, 98e6, 101e6]);
+        let same = side("b", &[101e6, 99e6, 103e6, 100e6]);
+        let other = side("c", &[131e6, 129e6, 133e6, 130e6]);
+        let found = compare(&[base, same, other]);
+        assert_eq!(
+            found.pairs[0].verdict,
+            Verdict::NoDifference,
+            "{}",
+            found.pairs[0].summary
+        );
+        assert_eq!(
+            found.pairs[1].verdict,
+            Verdict::Differs,
+            "{}",
+            found.pairs[1].summary
+        );
+        let pair = &found.pairs[1];
+        let sum: f64 = pair.parts.iter().map(|part| part.contribution).sum();
+        let difference = pair.difference.expect("both have runs");
+        assert!(
+            (sum - difference).abs() < 1e-6 * difference.abs(),
+            "{sum} {difference}"
+        );
+        assert_eq!(pair.parts[0].name, "congestion window", "{:?}", pair.parts);
+    }
+
+    #[test]
+    fn single_runs_show_nothing() {
+        let found = compare(&[side("a", &[100e6]), side("b", &[50e6])]);
+        assert_eq!(found.pairs[0].verdict, Verdict::Unknown);
+        assert!(found.pairs[0].summary.contains("audit-too-few-runs"));
+        assert!(found.pairs[0].interval.is_none() && !found.pairs[0].parts.is_empty());
+    }
+}

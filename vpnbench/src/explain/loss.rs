@@ -1,0 +1,149 @@
+//! Where packets were lost, and what that cost.
+//!
+//! For datagrams the share of a place is what it lost of all that was sent. For TCP it is the place's
+//! part of all lost segments of the data's direction, times the part of retransmissions that were
+//! needed, times the time that window reductions cost ([`super::tcp`]).
+
+use super::bounds;
+use super::confidence;
+use super::facts::{Facts, Load};
+use super::model::Evidence;
+use super::rule::{Judgement, Known};
+use super::units;
+
+/// Stages at which a packet can get lost, in the order of the path.
+pub(super) const STAGES: [&str; 7] = [
+    "tun-qdisc",
+    "tun-queue",
+    "daemon-send",
+    "outer-qdisc",
+    "wire",
+    "outer-socket",
+    "daemon-receive",
+];
+
+/// What a place lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Lost {
+    /// Segments that entered.
+    pub entered: u64,
+    /// Segments lost.
+    pub lost: u64,
+    /// Units lost.
+    pub units: u64,
+    /// Segments whose fate the book leaves open.
+    pub open: u64,
+}
+
+impl Lost {
+    pub(super) fn ratio(&self) -> f64 {
+        match self.entered {
+            0 => 0.0,
+            entered => self.lost as f64 / entered as f64,
+        }
+    }
+}
+
+/// Sum of some stages; `None` if no row of the ledger has any of them.
+pub(super) fn at(facts: &Facts<'_>, stages: &[&str]) -> Option<Lost> {
+    let mut sum: Option<Lost> = None;
+    for row in facts.ledger_rows() {
+        if !stages.contains(&row.name.as_str()) {
+            continue;
+        }
+        let sum = sum.get_or_insert_default();
+        sum.entered = sum.entered.max(row.entered);
+        sum.lost += row.lost;
+        sum.units += row.units.lost;
+        sum.open += row.unexplained.unsigned_abs();
+    }
+    sum
+}
+
+/// What the lost packets of a place cost: probability that it is material, and the share.
+pub(super) fn cost(facts: &Facts<'_>, here: &Lost) -> (f64, f64) {
+    match (&facts.tcp, facts.load) {
+        (Some(tcp), Load::Tcp) => {
+            let all = at(facts, &STAGES).unwrap_or_default().lost.max(here.lost);
+            let needed = 1.0 - tcp.spurious_ratio().unwrap_or(0.0);
+            let whole = tcp.loss_share() * needed;
+            if all == 0 || whole <= 0.0 {
+                return (0.0, 0.0);
+            }
+            let part = here.lost as f64 / all as f64;
+            let least = bounds::MATERIAL / whole;
+            let probability = confidence::ratio_above(here.lost as f64, all as f64, least);
+            (probability, part * whole)
+        }
+        _ => {
+            let sent = facts
+                .sent()
+                .unwrap_or(here.entered)
+                .max(here.entered)
+                .max(here.lost);
+            let (lost, sent) = (here.lost as f64, sent as f64);
+            let probability = confidence::ratio_above(lost, sent, bounds::DATAGRAM_LOSS);
+            (probability, if sent > 0.0 { lost / sent } else { 0.0 })
+        }
+    }
+}
+
+/// Judges "packets are lost at this place, and it matters".
+pub(super) fn judge(facts: &Facts<'_>, stages: &[&str], place: &str) -> Judgement {
+    judge_open(facts, stages, place, true)
+}
+
+/// The same for drops that the kernel reports, which hold whatever the book leaves open.
+pub(super) fn judge_drops(facts: &Facts<'_>, stages: &[&str], place: &str) -> Judgement {
+    judge_open(facts, stages, place, false)
+}
+
+fn judge_open(facts: &Facts<'_>, stages: &[&str], place: &str, book: bool) -> Judgement {
+    let Some(here) = at(facts, stages) else {
+        return Judgement::unseen(format!("no book covers {}", stages.join(" and ")));
+    };
+    if book
+        && here.open > here.lost
+        && here.open as f64 > bounds::DATAGRAM_LOSS * here.entered as f64
+    {
+        return Judgement::unseen(format!(
+            "{} packets at {place} are unaccounted for, more than the {} lost",
+            units::count(here.open),
+            units::count(here.lost)
+        ));
+    }
+    let (probability, share) = cost(facts, &here);
+    let (lost, entered) = (units::count(here.lost), units::count(here.entered));
+    let ratio = units::percent(here.ratio());
+    let mut evidence = vec![
+        Evidence::new(
+            format!("lost at {place}"),
+            here.lost as f64,
+            "packets",
+            "ledger",
+        )
+        .expected("0"),
+        Evidence::new("of those that entered", here.ratio(), "ratio", "ledger"),
+    ];
+    evidence.extend(retransmissions(facts));
+    Known {
+        probability,
+        share: Some(share),
+        summary: format!("{lost} of {entered} packets ({ratio}) were lost at {place}"),
+        evidence,
+        remedy: None,
+    }
+    .into()
+}
+
+/// What TCP had to do about losses.
+pub(super) fn retransmissions(facts: &Facts<'_>) -> Option<Evidence> {
+    let tcp = facts.tcp.as_ref().filter(|_| facts.load == Load::Tcp)?;
+    let metric = "time that window reductions and recoveries cost";
+    Some(Evidence::new(
+        metric,
+        tcp.loss_share(),
+        "of the busy time",
+        "tcp_flows",
+    ))
+}

@@ -1,0 +1,386 @@
+//! Reports as sides of a comparison, and the comparison for people.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use super::model::{LedgerStage, Report, TcpFlow};
+use super::table::{Align, Screen, Table, wrap};
+use super::units::{duration, rate};
+use crate::explain::compare::conditions::Difference;
+use crate::explain::compare::decompose::Part;
+use crate::explain::compare::{Comparison, Pair, RunFacts, Verdict};
+
+/// Conditions shown before the rest is counted.
+const CONDITIONS: usize = 10;
+/// Parts shown before the rest is summed up.
+const PARTS: usize = 8;
+
+/// What a comparison needs of a report.
+#[must_use]
+pub fn run_facts(report: &Report) -> RunFacts {
+    let result = report.benchmark.as_ref();
+    let kind = result.map_or("", |result| result.kind.as_str());
+    let flow = main_flow(report);
+    let direction = direction(report, flow);
+    let datagrams = ["udp", "stream", "quic"].contains(&kind);
+    let latency = ["ping", "connect", "reconnect"].contains(&kind);
+    let measured = result.and_then(|result| {
+        result
+            .rtt_mean_us
+            .or(result.rtt_us.and_then(|rtt| rtt.p50))
+            .filter(|_| latency)
+    });
+    let tcp = flow.filter(|_| !datagrams && !latency);
+    RunFacts {
+        throughput_bps: result
+            .and_then(|result| result.throughput_bps_received)
+            .or(tcp.and_then(|flow| flow.throughput_bps)),
+        rtt_us: measured.or(tcp.and_then(|flow| Some(flow.rtt_us?.mean))),
+        latency,
+        window_bytes: tcp.and_then(|flow| window(report, flow)),
+        offered_bps: result
+            .and_then(|result| result.throughput_bps_sent)
+            .filter(|_| datagrams),
+        survival: survival(report, &direction),
+        stages_us: stages(report, &direction),
+        reductions: reductions(report),
+        conditions: conditions(report),
+        findings: report
+            .supported()
+            .map(|finding| finding.id.clone())
+            .collect(),
+        remedies: report
+            .supported()
+            .filter_map(|finding| Some((finding.id.clone(), finding.remedy.clone()?)))
+            .collect(),
+    }
+}
+
+fn main_flow(report: &Report) -> Option<&TcpFlow> {
+    let inner = |flow: &&TcpFlow| {
+        let taps = ["tun.tx", "outer.tx"];
+        let tap = taps[usize::from(report.tunnels.is_empty())];
+        report
+            .flows
+            .iter()
+            .any(|row| row.tap == tap && row.src == flow.src && row.dst == flow.dst)
+    };
+    report
+        .tcp_flows
+        .iter()
+        .filter(inner)
+        .max_by_key(|flow| flow.acked_bytes)
+}
+
+/// Mean window of all senders of the main one's namespace together, bytes.
+fn window(report: &Report, main: &TcpFlow) -> Option<f64> {
+    let like = |flow: &&TcpFlow| {
+        flow.namespace == main.namespace && 20 * flow.acked_bytes >= main.acked_bytes
+    };
+    let windows = report.tcp_flows.iter().filter(like);
+    let windows = windows.map(|flow| Some(flow.cwnd_mean? * f64::from(flow.mss)));
+    windows.sum()
+}
+
+/// `SENDER > RECEIVER` of the load.
+fn direction(report: &Report, flow: Option<&TcpFlow>) -> String {
+    let rows = report.ledger.iter().flat_map(|ledger| &ledger.stages);
+    let begins =
+        |row: &&LedgerStage| flow.is_none_or(|flow| row.direction.starts_with(&flow.namespace));
+    let most = rows.filter(begins).max_by_key(|row| row.bytes.entered);
+    most.map_or(String::new(), |row| row.direction.clone())
+}
+
+fn survival(report: &Report, direction: &str) -> BTreeMap<String, f64> {
+    let rows = report.ledger.iter().flat_map(|ledger| &ledger.stages);
+    let rows = rows.filter(|row| row.direction == direction && row.entered > 0);
+    rows.map(|row| (row.name.clone(), 1.0 - row.lost as f64 / row.entered as f64))
+        .collect()
+}
+
+/// Mean time by stage, both ways added: a round trip passes each once in each direction.
+fn stages(report: &Report, direction: &str) -> BTreeMap<String, f64> {
+    let back = direction
+        .split_once(" > ")
+        .map(|(a, b)| format!("{b} > {a}"));
+    let mut sums: BTreeMap<String, f64> = BTreeMap::new();
+    for stage in &report.stages {
+        if stage.direction == direction || Some(&stage.direction) == back.as_ref() {
+            *sums.entry(stage.name.clone()).or_default() += stage.mean_us;
+        }
+    }
+    sums
+}
+
+/// What window reductions cost, by the finding that it belongs to.
+fn reductions(report: &Report) -> BTreeMap<String, f64> {
+    const CAUSES: [(&str, &str); 6] = [
+        ("path-loss", "loss on the wire"),
+        ("tunnel-loss", "loss in the daemon"),
+        ("tun-queue-overflow", "loss in tun-queue"),
+        ("outer-receive-overflow", "loss in outer-socket"),
+        ("outer-send-drop", "loss in outer-qdisc"),
+        ("spurious-retransmits", "spurious retransmissions"),
+    ];
+    let share = |id: &str| {
+        let finding = report.findings.iter().find(|finding| finding.id == id)?;
+        finding.share
+    };
+    CAUSES
+        .iter()
+        .filter_map(|(id, name)| Some(((*name).to_owned(), share(id)?)))
+        .collect()
+}
+
+/// Conditions by name, with places by their role, since names of devices and namespaces differ between runs.
+fn conditions(report: &Report) -> BTreeMap<String, String> {
+    let run = &report.run;
+    let mut all = BTreeMap::new();
+    let mut add = |name: &str, value: String| {
+        all.insert(name.to_owned(), value);
+    };
+    add("kernel", run.kernel.clone());
+    add("machine", run.machine.clone());
+    add("cpus", run.cpus.to_string());
+    add("vpnbench", run.tool_version.clone());
+    for (tool, version) in &run.environment.tools {
+        add(&format!("version.{tool}"), version.clone());
+    }
+    if let Some(result) = &report.benchmark {
+        add("benchmark.tool", result.tool.clone());
+        add("benchmark.kind", result.kind.clone());
+        add(
+            "benchmark.version",
+            result.version.clone().unwrap_or_default(),
+        );
+        add(
+            "benchmark.streams",
+            result
+                .streams
+                .map_or("unknown".to_owned(), |n| n.to_string()),
+        );
+        if let Some(seconds) = result.duration_s {
+            add("benchmark.duration_s", format!("{seconds:.1}"));
+        }
+    }
+    if let Some(tunnel) = &report.tunnel {
+        add("tunnel.kind", tunnel.kind.clone());
+        add("tunnel.mtu", tunnel.mtu.to_string());
+        add(
+            "tunnel.daemon",
+            tunnel
+                .daemon
+                .as_ref()
+                .map_or("kernel".to_owned(), |one| one.comm.clone()),
+        );
+    }
+    for (place, role) in places(report) {
+        let environment = &run.environment;
+        let sysctls = environment.sysctls.get(&place).into_iter().flatten();
+        for (name, value) in sysctls.filter(|(name, _)| compared(name)) {
+            add(&format!("{role}.sysctl.{name}"), value.clone());
+        }
+        for (device, part) in devices(report, &place) {
+            let offloads = environment
+                .offloads
+                .get(&place)
+                .and_then(|all| all.get(&device));
+            for (feature, on) in offloads.into_iter().flatten() {
+                add(&format!("{role}.{part}.{feature}"), on.to_string());
+            }
+            let qdiscs = environment
+                .qdiscs
+                .get(&place)
+                .and_then(|all| all.get(&device));
+            if let Some(qdiscs) = qdiscs {
+                add(&format!("{role}.{part}.qdisc"), qdiscs.join(","));
+            }
+        }
+    }
+    all
+}
+
+/// Sysctls that change by themselves are no condition.
+fn compared(name: &str) -> bool {
+    let moving = [
+        "file-nr",
+        "random",
+        "pty.nr",
+        "ns_last_pid",
+        "dentry-state",
+        "inode-nr",
+        "inode-state",
+    ];
+    !moving.iter().any(|part| name.contains(part))
+}
+
+/// Watched namespaces and what to call them: by their order, which is that of the benchmark first.
+fn places(report: &Report) -> Vec<(String, String)> {
+    let mut names: Vec<&String> = report.run.environment.sysctls.keys().collect();
+    names.sort();
+    let named = |(number, name): (usize, &String)| (name.clone(), format!("host {}", number + 1));
+    names.into_iter().enumerate().map(named).collect()
+}
+
+/// Devices of a namespace by their role.
+fn devices(report: &Report, place: &str) -> Vec<(String, String)> {
+    let rows = report
+        .interfaces
+        .iter()
+        .filter(|one| one.namespace == place);
+    rows.map(|one| (one.device.clone(), one.role.clone()))
+        .collect()
+}
+
+/// Writes a comparison for people: conditions, verdict, decomposition, experiment.
+///
+/// # Errors
+/// When the writer fails.
+pub fn write(comparison: &Comparison, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let mut table = Table::new(&[
+        ("side", Align::Text),
+        ("runs", Align::Number),
+        ("mean", Align::Number),
+        ("95 % from", Align::Number),
+        ("to", Align::Number),
+        ("findings", Align::Text),
+    ]);
+    for side in &comparison.sides {
+        let text = |value: f64| figure_text(&side.figure, value);
+        let interval = side.summary.and_then(|summary| summary.mean_interval);
+        table.row(vec![
+            side.name.clone(),
+            side.runs.to_string(),
+            side.summary
+                .map_or("-".to_owned(), |summary| text(summary.mean)),
+            interval.map_or("-".to_owned(), |ends| text(ends.low)),
+            interval.map_or("-".to_owned(), |ends| text(ends.high)),
+            side.findings
+                .iter()
+                .take(3)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", "),
+        ]);
+    }
+    table.write("COMPARED", screen, out)?;
+    let figure = comparison
+        .sides
+        .first()
+        .map_or("", |side| side.figure.as_str());
+    for pair in &comparison.pairs {
+        writeln!(out)?;
+        write_pair(pair, figure, screen, out)?;
+    }
+    Ok(())
+}
+
+fn figure_text(figure: &str, value: f64) -> String {
+    match figure {
+        name if name.contains("_bps") && value < 0.0 => format!("-{}", rate(-value)),
+        name if name.contains("_bps") => rate(value),
+        _ if value < 0.0 => format!("-{}", duration(-value / 1e6)),
+        _ => duration(value / 1e6),
+    }
+}
+
+fn write_pair(pair: &Pair, figure: &str, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let wide = screen.width.saturating_sub(4);
+    writeln!(
+        out,
+        "{}",
+        screen.title(&format!("{} BESIDE {}", pair.changed, pair.base))
+    )?;
+    write_conditions(&pair.conditions, screen, out)?;
+    let verdict = match pair.verdict {
+        Verdict::Differs => screen.bad("a difference"),
+        Verdict::NoDifference => screen.good("no difference"),
+        Verdict::Unknown => screen.warn("not known"),
+    };
+    let mut text = pair.summary.clone();
+    if let Some(g) = pair.effect_size {
+        text = format!("{text}; Hedges' g {g:.1}");
+    }
+    writeln!(out, " {verdict}: {}", wrap(&text, wide, 3))?;
+    parts(&pair.parts, figure, screen, out)?;
+    for (what, ids) in [
+        ("only there", &pair.findings_gained),
+        ("not there", &pair.findings_lost),
+    ] {
+        if !ids.is_empty() {
+            writeln!(out, " findings {what}: {}", wrap(&ids.join(", "), wide, 3))?;
+        }
+    }
+    if let Some(experiment) = &pair.experiment {
+        writeln!(
+            out,
+            " {}",
+            wrap(&format!("to confirm: {experiment}"), wide, 3)
+        )?;
+    }
+    Ok(())
+}
+
+fn write_conditions(all: &[Difference], screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let unequal: Vec<&Difference> = all.iter().filter(|one| !one.subject).collect();
+    if unequal.is_empty() {
+        return writeln!(out, " conditions: equal but for the tunnel");
+    }
+    let title = format!(
+        "{} conditions differ beside the tunnel (audit-unequal-conditions)",
+        unequal.len()
+    );
+    writeln!(out, " {}", screen.warn(&title))?;
+    for one in unequal.iter().take(CONDITIONS) {
+        let text = format!(
+            "{}: {} and {}",
+            one.name,
+            one.base.join(" or "),
+            one.changed.join(" or ")
+        );
+        writeln!(out, "   {}", wrap(&text, screen.width.saturating_sub(5), 5))?;
+    }
+    if unequal.len() > CONDITIONS {
+        writeln!(out, "   and {} more", unequal.len() - CONDITIONS)?;
+    }
+    Ok(())
+}
+
+fn parts(parts: &[Part], figure: &str, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("part", Align::Text),
+        ("of the difference", Align::Number),
+        ("95 % from", Align::Number),
+        ("to", Align::Number),
+    ]);
+    let end = |value: Option<f64>| value.map_or("-".to_owned(), |value| figure_text(figure, value));
+    for part in parts.iter().take(PARTS) {
+        table.row(vec![
+            part.name.clone(),
+            figure_text(figure, part.contribution),
+            end(part.interval.map(|ends| ends.low)),
+            end(part.interval.map(|ends| ends.high)),
+        ]);
+    }
+    let rest: f64 = parts.iter().skip(PARTS).map(|part| part.contribution).sum();
+    if parts.len() > PARTS {
+        let name = format!("{} smaller ones", parts.len() - PARTS);
+        table.row(vec![
+            name,
+            figure_text(figure, rest),
+            "-".to_owned(),
+            "-".to_owned(),
+        ]);
+    }
+    let sum = parts.iter().map(|part| part.contribution).sum();
+    table.row(vec![
+        "together".to_owned(),
+        figure_text(figure, sum),
+        "-".to_owned(),
+        "-".to_owned(),
+    ]);
+    table.write_rows(screen, out)
+}
