@@ -32,9 +32,10 @@ pub(super) fn report(args: ReportArgs, output: &mut Output) -> Result<ExitStatus
 
 /// Exit status 5 if a finding that the user named is supported.
 pub(super) fn failed_on(report: &Report, named: &[String]) -> Option<ExitStatus> {
-    let matched = report.findings.iter().filter(|finding| {
-        finding.verdict == Verdict::Supported && named.iter().any(|id| *id == finding.id)
-    });
+    let matched = report
+        .findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Supported && named.contains(&finding.id));
     let ids: Vec<&str> = matched.map(|finding| finding.id.as_str()).collect();
     if ids.is_empty() {
         return None;

@@ -10,7 +10,7 @@ use statrs::distribution::{Beta, ContinuousCDF as _};
 /// Probability that the true ratio is above `bound` after `hits` of `of`.
 #[must_use]
 pub fn ratio_above(hits: f64, of: f64, bound: f64) -> f64 {
-    if !(of > 0.0) || bound >= 1.0 {
+    if of.is_nan() || of <= 0.0 || bound >= 1.0 {
         return 0.0;
     }
     if bound <= 0.0 {
