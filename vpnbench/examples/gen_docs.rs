@@ -3,11 +3,17 @@
 use std::path::Path;
 
 fn main() -> std::io::Result<()> {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docs = top.join("docs");
     std::fs::create_dir_all(&docs)?;
     std::fs::write(
         docs.join("probes.md"),
         vpnbench::report::docs::probes_markdown(),
+    )?;
+    let kernels = vpnbench::report::docs::kept_reports(&top.join("tests/doctor"))?;
+    std::fs::write(
+        docs.join("kernels.md"),
+        vpnbench::report::docs::kernels_markdown(&kernels),
     )?;
     std::fs::write(
         docs.join("findings.md"),

@@ -13,6 +13,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 mod vpns;
 mod zoo;
 
@@ -44,7 +45,13 @@ enum Task {
     /// Set up, build and diagnose a real tunnel between two namespaces of this machine
     Demo,
     /// Set up, check format, lints and structure, and run every test
-    Test,
+    Test {
+        /// Run whole suites on other kernels, which takes half an hour, instead of short ones
+        #[arg(long)]
+        vm: bool,
+    },
+    /// Run suites on other kernels, in emulated machines
+    Vm(vm::Arguments),
     /// Install the VPNs of the lab that package registries offer, in pinned versions; safe to repeat
     Vpns {
         /// Which; all of them when none is named
@@ -64,7 +71,8 @@ fn main() -> ExitCode {
         Task::Setup { check } => setup::run(check),
         Task::Build { release } => build::run(release),
         Task::Demo => demo::run(),
-        Task::Test => test::run(),
+        Task::Test { vm } => test::run(vm),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Vpns { names } => vpns::run(&names),
         Task::Bench => bench::run(),
         Task::Zoo(arguments) => zoo::run(&arguments),

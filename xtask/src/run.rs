@@ -59,6 +59,19 @@ pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
+/// What a command prints, of one that succeeds.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let line = line_of(command);
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start: {line}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("failed ({}): {line}: {}", output.status, said.trim_end());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// A command as one would type it.
 pub(crate) fn line_of(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -69,12 +82,19 @@ pub(crate) fn line_of(command: &Command) -> String {
 }
 
 /// Whether PATH, or a folder that root's PATH has, holds this program.
-pub(crate) fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(name: &str) -> bool {
+    program(name).is_ok()
+}
+
+/// Where PATH, or a folder that root's PATH has, holds this program.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path)
         .chain(usual)
-        .any(|folder| folder.join(program).is_file())
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .with_context(|| format!("{name} not found"))
 }
 
 /// Whether this process is root's.

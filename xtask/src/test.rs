@@ -7,10 +7,11 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::ebpf_toolchain::{self, Compiler, EbpfBuild, Route};
+use crate::vm::{self, Extent};
 use crate::{run, setup, tidy};
 
-/// Runs it all.
-pub(crate) fn run() -> Result<()> {
+/// Runs it all; with `on_kernels` whole suites on other kernels, too, not only short ones.
+pub(crate) fn run(on_kernels: bool) -> Result<()> {
     step("set-up");
     setup::run(false)?;
     step("format");
@@ -47,7 +48,17 @@ pub(crate) fn run() -> Result<()> {
     } else {
         " (kernel and lab suites skipped: needs root)"
     };
-    println!("\ntest: everything passed{skipped}");
+    step("other kernels");
+    let extent = if on_kernels {
+        Extent::Full
+    } else {
+        Extent::Short
+    };
+    let kernels = match vm::test(extent)? {
+        true => "",
+        false => " (other kernels skipped)",
+    };
+    println!("\ntest: everything passed{skipped}{kernels}");
     Ok(())
 }
 

@@ -71,10 +71,12 @@ fn probe(row: &Probe, statuses: &[ProbeStatus], refusal: Option<&str>) -> Doctor
         .and_then(|id| PROBES.iter().find(|other| other.id == id))
         .filter(|other| attached(other, statuses));
     // A first-tier row that a second-tier one makes unnecessary is not missing.
-    let covered = PROBES
+    let is_attached = attached(row, statuses);
+    let covered_by = PROBES
         .iter()
-        .any(|other| other.fallback == Some(row.id) && attached(other, statuses));
-    let state = if attached(row, statuses) || covered {
+        .find(|other| other.fallback == Some(row.id) && attached(other, statuses))
+        .filter(|_| !is_attached);
+    let state = if is_attached || covered_by.is_some() {
         ProbeState::Attachable
     } else if stand_in.is_some() {
         ProbeState::Fallback
@@ -85,7 +87,9 @@ fn probe(row: &Probe, statuses: &[ProbeStatus], refusal: Option<&str>) -> Doctor
         .and_then(|status| status.reason.as_deref())
         .or(refusal);
     let reason = match (state, stand_in) {
-        (ProbeState::Attachable, _) => None,
+        (ProbeState::Attachable, _) => {
+            covered_by.map(|other| format!("not needed: {} is attached", other.name))
+        }
         (_, Some(other)) => Some(format!(
             "{} stands in ({})",
             other.name,

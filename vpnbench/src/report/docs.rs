@@ -1,8 +1,12 @@
 //! Documentation generated from the tables in the code.
 
 use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
 
 use vpnbench_common::catalog::{Attach, Group, KINDS, PROBES, Probe, Tap};
+
+use super::doctor::{DoctorProbe, DoctorReport, ProbeState, Verdict};
 
 /// docs/probes.md: groups, probes, taps and records, from the catalog.
 #[must_use]
@@ -92,17 +96,122 @@ fn records(text: &mut String) {
     }
 }
 
+/// The doctor's reports in a folder, one file per kernel, with the kernels' names, oldest first.
+///
+/// # Errors
+/// When the folder or a report cannot be read.
+pub fn kept_reports(folder: &Path) -> io::Result<Vec<(String, DoctorReport)>> {
+    let mut reports = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let report = serde_json::from_slice(&std::fs::read(&path)?)?;
+        reports.push((name.into_owned(), report));
+    }
+    reports.sort_by_key(|(name, _)| {
+        let numbers = name.split('.').map(|part| part.parse().unwrap_or(0));
+        (numbers.collect::<Vec<u32>>(), name.clone())
+    });
+    Ok(reports)
+}
+
+/// docs/kernels.md: which probe attaches on which kernel, from what the doctor said on each.
+/// `reports` are names of kernels with their reports, in the order of the columns.
+#[must_use]
+pub fn kernels_markdown(reports: &[(String, DoctorReport)]) -> String {
+    let mut text = String::from(
+        "# Probes on kernels\n\n\
+         Generated from tests/doctor/, which `cargo xtask vm --bless doctor` writes; do not edit.\n\
+         Regenerate: `cargo run -p vpnbench --example gen_docs`.\n\n\
+         `cargo xtask test` compares what `vpnbench doctor` says on each emulated kernel with these.\n\n\
+         | kernel | release | verdict |\n| --- | --- | --- |\n",
+    );
+    for (name, report) in reports {
+        let verdict = match report.verdict {
+            Verdict::Ready => "ready",
+            Verdict::Limited => "limited",
+            Verdict::Blocked => "blocked",
+        };
+        let _ = writeln!(text, "| {name} | {} | {verdict} |", report.kernel);
+    }
+    let names: Vec<&str> = reports.iter().map(|(name, _)| name.as_str()).collect();
+    let _ = writeln!(text, "\n| probe | kind | {} |", names.join(" | "));
+    let _ = writeln!(text, "| --- | --- |{}", " --- |".repeat(names.len()));
+    for row in PROBES {
+        let kind = match row.attach {
+            Attach::TpBtf(_) => "tracepoint",
+            Attach::Fentry(_) => "function entry",
+            Attach::CpuClock => "CPU clock",
+        };
+        let cells: Vec<String> = reports
+            .iter()
+            .map(|(_, report)| {
+                let found = report.probes.iter().find(|probe| probe.name == row.name);
+                found.map_or("not asked".to_owned(), cell)
+            })
+            .collect();
+        let _ = writeln!(text, "| `{}` | {kind} | {} |", row.name, cells.join(" | "));
+    }
+    text
+}
+
+fn cell(probe: &DoctorProbe) -> String {
+    let reason = probe.reason.as_deref().unwrap_or_default();
+    match probe.status {
+        ProbeState::Attachable if reason.is_empty() => "yes".to_owned(),
+        ProbeState::Attachable | ProbeState::Fallback => reason.to_owned(),
+        ProbeState::Missing => format!("no: {reason}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_file_is_current() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/probes.md");
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed == probes_markdown(),
-            "docs/probes.md is out of date; run: cargo run -p vpnbench --example gen_docs"
-        );
+    fn the_committed_files_are_current() {
+        let top = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let kernels = kept_reports(&top.join("tests/doctor")).expect("the kept reports");
+        for (name, text) in [
+            ("probes.md", probes_markdown()),
+            ("kernels.md", kernels_markdown(&kernels)),
+        ] {
+            let committed = std::fs::read_to_string(top.join("docs").join(name));
+            assert!(
+                committed.unwrap_or_default() == text,
+                "docs/{name} is out of date; run: cargo run -p vpnbench --example gen_docs"
+            );
+        }
+    }
+
+    #[test]
+    fn the_matrix_says_what_stands_in() {
+        let probe = |name: &str, status, reason: Option<&str>| DoctorProbe {
+            name: name.to_owned(),
+            status,
+            reason: reason.map(str::to_owned),
+            ..DoctorProbe::default()
+        };
+        let old = DoctorReport {
+            probes: vec![
+                probe("tcp_probe", ProbeState::Attachable, None),
+                probe(
+                    "sock_recv_length",
+                    ProbeState::Fallback,
+                    Some("sys_exit stands in"),
+                ),
+                probe("consume_skb", ProbeState::Missing, Some("no tracepoint")),
+            ],
+            ..DoctorReport::default()
+        };
+        let text = kernels_markdown(&[("5.9".to_owned(), old)]);
+        for line in [
+            "| `tcp_probe` | tracepoint | yes |",
+            "| `sock_recv_length` | tracepoint | sys_exit stands in |",
+            "| `consume_skb` | tracepoint | no: no tracepoint |",
+            "| `net_dev_queue` | tracepoint | not asked |",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
     }
 }

@@ -79,7 +79,7 @@ pub struct DoctorProbe {
     pub group: String,
     /// Whether it can be attached.
     pub status: ProbeState,
-    /// Why not, or which probe stands in.
+    /// Why not, or which probe stands in, or makes it unnecessary.
     pub reason: Option<String>,
     /// What to do about it.
     pub remedy: Option<String>,

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::ebpf_toolchain::{self, Compiler, LINKER_VERSION, Linker, Route};
 use crate::run;
 use packages::Packages;
+use tools::Need;
 
 /// Debian's packages with a compiler and `core` for the BPF targets.
 const SYSTEM_COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -35,7 +36,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
 pub(crate) fn run_for_build() -> Result<()> {
     let mut setup = Setup::new(false);
     setup.ebpf()?;
-    setup.tools(|tool| tool.build);
+    setup.tools(|tool| tool.need == Need::Build);
     setup.verdict()
 }
 
@@ -247,7 +248,9 @@ impl Setup {
                 ok(tool.program);
             } else {
                 absent(&format!("{}: {}", tool.program, tool.why));
-                still.push(tool.package);
+                if tool.need != Need::Guests {
+                    still.push(tool.package);
+                }
             }
         }
         still.dedup();

@@ -35,14 +35,14 @@ impl Packages {
         if !self.has_apt || !run::is_root() {
             return false;
         }
-        self.update();
+        self.refresh();
         println!("install {}", packages.join(" "));
         quietly(apt().args(INSTALL).args(packages))
     }
 
     /// Refreshes the package lists, once. A mirror that cannot be reached is apt's to report: the
     /// lists that are there may do.
-    fn update(&mut self) {
+    pub(crate) fn refresh(&mut self) {
         if !self.updated {
             self.updated = true;
             println!("install (apt-get update)");

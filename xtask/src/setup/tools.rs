@@ -8,8 +8,19 @@ pub(super) struct Tool {
     pub(super) package: &'static str,
     /// What needs it.
     pub(super) why: &'static str,
-    /// Whether the build itself needs it, not only running and testing.
-    pub(super) build: bool,
+    /// What cannot be done without it.
+    pub(super) need: Need,
+}
+
+/// What cannot be done without a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Building.
+    Build,
+    /// Running the lab and testing.
+    Tests,
+    /// Only testing on other kernels, which says that it is skipped.
+    Guests,
 }
 
 /// All of them.
@@ -18,60 +29,90 @@ pub(super) const TOOLS: &[Tool] = &[
         program: "ip",
         package: "iproute2",
         why: "tests look into namespaces with it",
-        build: false,
+        need: Need::Tests,
     },
     Tool {
         program: "tc",
         package: "iproute2",
         why: "tests impair wires with it",
-        build: false,
+        need: Need::Tests,
     },
     Tool {
         program: "iperf3",
         package: "iperf3",
         why: "benchmarks tcp and udp",
-        build: false,
+        need: Need::Tests,
     },
     Tool {
         program: "ping",
         package: "iputils-ping",
         why: "benchmark ping",
-        build: false,
+        need: Need::Tests,
     },
     Tool {
         program: "ristreceiver",
         package: "rist-tools",
         why: "benchmark stream with librist",
-        build: false,
+        need: Need::Tests,
     },
     Tool {
         program: "wireguard-go",
         package: "wireguard-go",
         why: "the demo's tunnel",
-        build: false,
+        need: Need::Tests,
     },
     Tool {
         program: "wg",
         package: "wireguard-tools",
         why: "configures wireguard-go",
-        build: false,
+        need: Need::Tests,
     },
     Tool {
         program: "tcpdump",
         package: "tcpdump",
         why: "tests compare captures with it",
-        build: false,
+        need: Need::Tests,
     },
     Tool {
         program: "ethtool",
         package: "ethtool",
         why: "tests compare offload settings with it",
-        build: false,
+        need: Need::Tests,
     },
     Tool {
         program: "pcap-config",
         package: "libpcap-dev",
         why: "libpcap, which the program links",
-        build: true,
+        need: Need::Build,
+    },
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        why: "tests run on other kernels in it",
+        need: Need::Guests,
+    },
+    Tool {
+        program: "busybox",
+        package: "busybox-static",
+        why: "the shell and tools of such a kernel's first process",
+        need: Need::Guests,
+    },
+    Tool {
+        program: "cpio",
+        package: "cpio",
+        why: "packs what such a kernel boots from",
+        need: Need::Guests,
+    },
+    Tool {
+        program: "depmod",
+        package: "kmod",
+        why: "finds the modules that such a kernel loads",
+        need: Need::Guests,
+    },
+    Tool {
+        program: "xz",
+        package: "xz-utils",
+        why: "such a kernel's modules are compressed",
+        need: Need::Guests,
     },
 ];

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run;
 use crate::setup::packages::Packages;
+pub(crate) use sources::cache_folder;
 use sources::{SOURCES, Source, Way};
 
 /// What became of one way to get one VPN.
@@ -41,7 +42,7 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
         let all: Vec<&str> = SOURCES.iter().map(|source| source.name).collect();
         bail!("no VPN {unknown:?}; there are: {}", all.join(", "));
     }
-    let cache = sources::cache_folder().context("neither XDG_CACHE_HOME nor HOME is set")?;
+    let cache = cache_folder().context("neither XDG_CACHE_HOME nor HOME is set")?;
     let mut installer = Installer {
         bin: cache.join("bin"),
         cache,
