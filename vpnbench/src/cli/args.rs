@@ -121,8 +121,12 @@ pub enum ReportFormat {
     Text,
     /// One JSON object
     Json,
+    /// Lines of JSON: one object for each part
+    Jsonl,
     /// A summary for issues and pull requests
     Markdown,
+    /// One self-contained page with plots
+    Html,
 }
 
 /// What to watch and how to record it.

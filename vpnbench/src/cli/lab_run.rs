@@ -130,7 +130,7 @@ pub(super) fn run(args: &RunArgs, output: &mut Output) -> Result<ExitStatus, Fai
             true => directory.join(format!("{repetition:03}")),
             false => directory.clone(),
         });
-        let quiet = args.report == ReportFormat::Json;
+        let quiet = args.report != ReportFormat::Text;
         let made = one(&scenario, repetition, directory.as_deref(), quiet);
         let made = made.map_err(execute_failure)?;
         if let Some(report) = &made.report {
@@ -234,7 +234,7 @@ fn summarise(outcomes: &[RunOutcome], args: &RunArgs, output: &mut Output) -> Re
         });
         write_json(&path, &summary).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    if args.report == ReportFormat::Json {
+    if args.report != ReportFormat::Text {
         return Ok(());
     }
     let columns = ["runs", "mean", "95 % from", "to", "least", "most"];

@@ -31,7 +31,7 @@ pub(super) fn doctor(args: DoctorArgs, output: &mut Output) -> Result<ExitStatus
 /// `vpnbench attach`
 pub(super) fn attach(args: AttachArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
     let destination = args.report_file.unwrap_or(Destination::Stdout);
-    let stdout_is_ours = args.report == ReportFormat::Json && destination == Destination::Stdout;
+    let stdout_is_ours = args.report != ReportFormat::Text && destination == Destination::Stdout;
     // Without a name, so that nothing is left of it however this process ends.
     let temporary = tempfile::tempfile().context("cannot create a temporary file for the trace")?;
     let trace = args

@@ -83,6 +83,8 @@ pub(super) fn write_form(
     move |out, screen| match format {
         ReportFormat::Text => report::terminal::write(report, screen, out),
         ReportFormat::Json => report::json::write(report, out),
+        ReportFormat::Jsonl => report::jsonl::write(report, out),
+        ReportFormat::Html => report::html::write(report, out),
         ReportFormat::Markdown => report::markdown::write(report, out),
     }
 }

@@ -10,6 +10,7 @@ use super::facts::{Facts, Load};
 use super::model::Evidence;
 use super::rule::{Judgement, Known};
 use super::units;
+use crate::analysis::ledger::{LedgerStage, LossStructure};
 
 /// Stages at which a packet can get lost, in the order of the path.
 pub(super) const STAGES: [&str; 7] = [
@@ -53,11 +54,27 @@ pub(super) fn at(facts: &Facts<'_>, stages: &[&str]) -> Option<Lost> {
         }
         let sum = sum.get_or_insert_default();
         sum.entered = sum.entered.max(row.entered);
-        sum.lost += row.lost;
+        let (lost, open) = counted(facts, row);
+        sum.lost += lost;
         sum.units += row.units.lost;
-        sum.open += row.unexplained.unsigned_abs();
+        sum.open += open;
     }
     sum
+}
+
+/// Lost and left open in a row. Where outer packets are told apart by IP IDs, those of UDP segmentation
+/// offload repeat (the kernel counts one ID for each super-packet and as many for its segments), so single
+/// fates on the wire may be mixed up; how many arrived in all is not, and bounds what was lost.
+fn counted(facts: &Facts<'_>, row: &LedgerStage) -> (u64, u64) {
+    let open = row.unexplained.unsigned_abs();
+    let rows = &facts.outputs.pairing.ledger.stages;
+    let next = rows
+        .iter()
+        .find(|next| next.name == "outer-socket" && next.direction == row.direction);
+    match next.filter(|_| row.name == "wire") {
+        Some(next) => (row.lost.min(row.entered.saturating_sub(next.entered)), 0),
+        None => (row.lost, open),
+    }
 }
 
 /// What the lost packets of a place cost: probability that it is material, and the share.
@@ -134,6 +151,17 @@ fn judge_open(facts: &Facts<'_>, stages: &[&str], place: &str, book: bool) -> Ju
         remedy: None,
     }
     .into()
+}
+
+/// How the losses of the load's direction are distributed: inner packets where there is a tunnel, since
+/// their identity is sure, else outer ones.
+pub(super) fn structure<'a>(facts: &Facts<'a>) -> Option<&'a LossStructure> {
+    let bare = facts.context.start.tunnels.is_empty();
+    let level = if bare { "outer" } else { "inner" };
+    let direction = &facts.way.as_ref()?.direction;
+    let rows = facts.outputs.pairing.ledger.structure.iter();
+    rows.filter(|row| row.level == level && row.direction == *direction)
+        .max_by_key(|row| row.packets)
 }
 
 /// What TCP had to do about losses.

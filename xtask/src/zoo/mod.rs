@@ -87,7 +87,11 @@ fn names(given: &[String]) -> Result<Vec<String>> {
 /// Seed by seed, so that an early stop leaves every scenario with as many runs.
 fn make_runs(arguments: &Arguments, names: &[String], home: &Path) -> Result<()> {
     let begun = Instant::now();
-    let program = run::target_dir()?.join("debug/vpnbench");
+    // A copy that a build does not replace half-way, if the caller made one.
+    let program = match std::env::var_os("VPNBENCH") {
+        Some(path) => PathBuf::from(path),
+        None => run::target_dir()?.join("debug/vpnbench"),
+    };
     if !program.exists() {
         bail!(
             "{} is not there: cargo build --workspace",

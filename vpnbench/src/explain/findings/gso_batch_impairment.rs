@@ -12,7 +12,7 @@ use crate::explain::{bounds, confidence, units};
 pub(super) const RULE: Rule = Rule {
     id: "gso-batch-impairment",
     claim: "the qdisc or impairment acts on multi-segment skb units, so loss, delay and reordering hit whole batches",
-    judged: "segments in each unit that left by the outer device, and either segments for each unit lost behind it, or reordering that moves units of several segments",
+    judged: "segments in each unit that left by the outer device, and either losses in runs of at least twice the length that independent losses would have, or reordering that moves units of several segments",
     needs: &[
         Need::Packets,
         Need::BothEnds,
@@ -41,15 +41,18 @@ fn judge(facts: &Facts<'_>) -> Judgement {
         return Judgement::unseen("no unit with payload left by the outer device");
     };
     let wire = loss::at(facts, &["wire"]).unwrap_or_default();
-    let lost_each = wire.lost as f64 / (wire.units as f64).max(1.0);
+    let runs = loss::structure(facts);
+    let lost_each = runs.and_then(|row| row.run_mean).unwrap_or(0.0);
+    let independent = runs.map_or(1.0, |row| 1.0 / (1.0 - row.ratio.min(0.99)));
     let moved = super::path_reordering::added(facts);
     let merged = confidence::ratio_above(
         left.segments as f64 * left.merged_ratio,
         left.segments as f64,
         0.5,
     );
-    let whole = if lost_each >= 2.0 {
-        confidence::ratio_above(wire.units as f64, wire.units as f64, 0.5)
+    let count = runs.map_or(0, |row| row.runs) as f64;
+    let whole = if lost_each >= 2.0 * independent {
+        confidence::ratio_above(count, count, 0.5)
     } else {
         0.0
     };
@@ -75,10 +78,9 @@ fn judge(facts: &Facts<'_>) -> Judgement {
             share_reordered
         }),
         summary: format!(
-            "units of {:.1} segments reach the wire; it lost {} segments in {} units",
+            "units of {:.1} segments reach the wire; it lost {} segments, in runs of {lost_each:.1}",
             left.segments_per_unit,
-            units::count(wire.lost),
-            units::count(wire.units)
+            units::count(wire.lost)
         ),
         evidence: vec![
             Evidence::new(
@@ -88,13 +90,8 @@ fn judge(facts: &Facts<'_>) -> Judgement {
                 "coalescing",
             )
             .expected("1"),
-            Evidence::new(
-                "segments for each unit lost",
-                lost_each,
-                "segments",
-                "ledger",
-            )
-            .expected("1"),
+            Evidence::new("mean run of losses", lost_each, "packets", "ledger.structure")
+                .expected(format!("{independent:.1} if single packets are lost")),
             Evidence::new(
                 "units reordered",
                 moved.map_or(0.0, |moved| moved.reordered as f64),

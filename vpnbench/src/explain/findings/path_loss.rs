@@ -27,11 +27,7 @@ pub(super) const RULE: Rule = Rule {
 fn judge(facts: &Facts<'_>) -> Judgement {
     let mut judgement = loss::judge(facts, &["wire"], "the wire between the hosts");
     if let Judgement::Known(known) = &mut judgement {
-        let structure = facts.outputs.pairing.ledger.structure.iter();
-        let direction = facts.way.as_ref().map(|way| way.direction.as_str());
-        let row = structure
-            .filter(|row| row.level == "outer" && Some(row.direction.as_str()) == direction)
-            .max_by_key(|row| row.lost);
+        let row = loss::structure(facts);
         if let Some(mean) = row.and_then(|row| row.run_mean) {
             known.evidence.push(
                 Evidence::new(

@@ -24,6 +24,9 @@ pub(super) const RULE: Rule = Rule {
     judge,
 };
 
+/// Why the order on the wire may not be known.
+pub(super) const UNNUMBERED: &str = "outer packets carry no numbers that tell their order (with UDP segmentation offload IP IDs repeat)";
+
 /// Arrivals that the wire reordered.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Moved {
@@ -44,9 +47,24 @@ pub(super) fn added(facts: &Facts<'_>) -> Option<Moved> {
     let row = rows
         .filter(|row| row.tap == Tap::OuterRx.name() && row.namespace == *receiver)
         .max_by_key(|row| row.packets)?;
+    let added = row.added.unwrap_or(0);
+    let bound = bounds::REORDERED * row.packets as f64;
+    let sender = &facts.way.as_ref()?.sender;
+    let left = facts.outputs.reordering.taps.iter().find(|other| {
+        other.tap == Tap::OuterTx.name()
+            && other.namespace == *sender
+            && other.numbering == row.numbering
+            && other.direction == row.direction
+    });
+    let disordered = left.is_some_and(|left| left.ratio > bounds::REORDERED);
+    // A sender numbers in order. Where it does not, the numbers repeat (UDP segmentation offload), and
+    // only that nothing changed on the wire can be said.
+    if disordered && added.unsigned_abs() as f64 > bound {
+        return None;
+    }
     let reordered = row
         .added
-        .map_or(row.reordered, |added| u64::try_from(added).unwrap_or(0));
+        .map_or(row.reordered, |_| u64::try_from(added).unwrap_or(0));
     Some(Moved {
         packets: row.packets,
         reordered: reordered.min(row.packets),
@@ -73,7 +91,7 @@ pub(super) fn share(facts: &Facts<'_>, moved: &Moved) -> f64 {
 
 fn judge(facts: &Facts<'_>) -> Judgement {
     let Some(moved) = added(facts) else {
-        return Judgement::unseen("no numbered packets were seen on the wire");
+        return Judgement::unseen(UNNUMBERED);
     };
     let ratio = moved.reordered as f64 / (moved.packets as f64).max(1.0);
     let mut evidence = vec![

@@ -36,13 +36,16 @@ fn judge(facts: &Facts<'_>) -> Judgement {
     let Some(row) = row else {
         return Judgement::unseen("no numbered inner packets left the tunnel");
     };
-    let wire = super::path_reordering::added(facts);
-    let wire_ratio = wire.map_or(0.0, |moved| {
-        moved.reordered as f64 / (moved.packets as f64).max(1.0)
-    });
     let inner = row
         .added
         .map_or(row.reordered, |added| u64::try_from(added).unwrap_or(0));
+    let wire = super::path_reordering::added(facts);
+    if wire.is_none() && inner > 0 {
+        return Judgement::unseen(super::path_reordering::UNNUMBERED);
+    }
+    let wire_ratio = wire.map_or(0.0, |moved| {
+        moved.reordered as f64 / (moved.packets as f64).max(1.0)
+    });
     let by_tunnel = (inner as f64 - wire_ratio * row.packets as f64).max(0.0);
     let share = match (&facts.tcp, facts.load) {
         (Some(tcp), Load::Tcp) => {

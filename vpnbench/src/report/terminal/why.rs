@@ -105,7 +105,9 @@ fn full(number: usize, finding: &Finding, screen: Screen, out: &mut dyn Write) -
     }
     for (name, text) in [("try", &finding.remedy), ("wrong if", &finding.refuted_by)] {
         if let Some(text) = text {
-            let text = wrap(&format!("{name:<9}{text}"), wide, INDENT + 9);
+            // No-break spaces: the columns stay when the text is broken.
+            let name = format!("{name:<9}").replace(' ', "\u{a0}");
+            let text = wrap(&format!("{name}{text}"), wide, INDENT + 9);
             writeln!(out, "     {}", screen.faint(&text))?;
         }
     }
