@@ -90,8 +90,12 @@ fn launch(
     // tunnel's addresses astray while it is not up yet.
     let peer = places.iter().find(|other| other.number != place.number);
     if let Some(peer) = peer {
-        let netns = &place.host.netns;
-        netlink::add_host_route(netns, PROBED, peer.host.ipv4, &place.host.device)?;
+        // It stays when the daemon is restarted.
+        job.once(&format!("vpncloud-route-{}", place.side), |_| {
+            let (netns, device) = (&place.host.netns, &place.host.device);
+            netlink::add_host_route(netns, PROBED, peer.host.ipv4, device)?;
+            Ok(PROBED.to_string())
+        })?;
     }
     let device = job.device("vc", place);
     let mut arguments: Vec<String> = [
