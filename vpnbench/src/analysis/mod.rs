@@ -25,6 +25,7 @@ pub mod retransmits;
 pub mod spurious;
 #[cfg(test)]
 mod spurious_properties;
+pub mod stacks;
 pub mod stages;
 pub mod stalls;
 pub mod statistics;
@@ -140,6 +141,7 @@ pub struct Analyses {
     drops: drops::Drops,
     threads: threads::Threads,
     syscalls: syscalls::Syscalls,
+    stacks: stacks::Stacks,
     pairing: pairing::Pairing,
     reordering: reordering::Reorder,
     coalescing: coalescing::Coalesce,
@@ -179,6 +181,8 @@ pub struct Outputs {
     pub threads: threads::Output,
     /// System calls per process.
     pub syscalls: Vec<syscalls::SyscallCount>,
+    /// Stack samples by process and group; None without any.
+    pub stacks: Option<stacks::Output>,
     /// Packets from tap to tap: stages, ledger, losses by the books.
     pub pairing: pairing::Output,
     /// Reordering per tap.
@@ -204,6 +208,7 @@ impl Analyses {
     pub fn new(start: &Start) -> Analyses {
         let mut analyses = Analyses {
             connections: connections::Connections::of(start),
+            threads: threads::Threads::of(start),
             ..Analyses::default()
         };
         analyses.pairing.begin(start);
@@ -226,6 +231,7 @@ impl Analyses {
         self.drops.observe(event);
         self.threads.observe(event);
         self.syscalls.observe(event);
+        self.stacks.observe(event);
         self.reordering.observe(event);
         self.coalescing.observe(event);
         let is_read = self.pairing.observe(event);
@@ -255,6 +261,11 @@ impl Analyses {
         collect(found);
         let (syscalls, found) = self.syscalls.finish(context);
         collect(found);
+        let sampled = !self.stacks.is_empty();
+        let (stacks, found) = self
+            .stacks
+            .finish(context, &stacks::rules::Rules::default());
+        collect(found);
         let (pairing, found) = self.pairing.finish(context);
         collect(found);
         let (reordering, found) = self.reordering.finish(context);
@@ -274,6 +285,7 @@ impl Analyses {
             drops,
             threads,
             syscalls,
+            stacks: sampled.then_some(stacks),
             pairing,
             reordering,
             coalescing,

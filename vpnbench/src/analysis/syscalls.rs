@@ -94,6 +94,36 @@ pub fn wait(machine: &str, nr: u32) -> Wait {
     known(machine, nr).map_or(Wait::Other, |row| row.4)
 }
 
+/// Which way a call moves data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the kernel: reads and receives.
+    In,
+    /// To the kernel: writes and sends.
+    Out,
+    /// Either (io_uring).
+    Both,
+    /// None.
+    Neither,
+}
+
+/// Which way a call moves data, on the machine (`uname -m`) the trace is from.
+#[must_use]
+pub fn way(machine: &str, nr: u32) -> Way {
+    match name(machine, nr) {
+        Some("io_uring_enter" | "splice" | "sendfile") => Way::Both,
+        Some(name) if name.starts_with("send") || name.contains("write") => Way::Out,
+        Some(name) if name.starts_with("recv") || name.contains("read") => Way::In,
+        _ => Way::Neither,
+    }
+}
+
+/// Name of a call on the machine (`uname -m`) the trace is from, if this version knows it.
+#[must_use]
+pub fn name(machine: &str, nr: u32) -> Option<&'static str> {
+    known(machine, nr).map(|row| row.0)
+}
+
 /// Calls of one kind by one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SyscallCount {

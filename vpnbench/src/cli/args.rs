@@ -79,6 +79,8 @@ pub enum Command {
         /// Finding; without one all of them are listed
         id: Option<String>,
     },
+    /// Show which thread does what, what it costs and which is the limit: of a trace, or recorded now
+    Threads(ThreadsArgs),
     /// Reproduce: topologies, impairment, daemons and benchmarks on this machine
     Lab(LabArgs),
     /// Audit a folder of benchmark results before believing it
@@ -192,6 +194,32 @@ pub struct AttachArgs {
     /// Exit with status 5 if one of these findings is supported
     #[arg(long, value_name = "FINDING", value_delimiter = ',', value_parser = parse_finding)]
     pub fail_on: Vec<String>,
+}
+
+/// `vpnbench threads`
+#[derive(Debug, Clone, Args)]
+pub struct ThreadsArgs {
+    /// Recorded trace; - is stdin. Without one the threads are watched now
+    #[arg(value_name = "TRACE", conflicts_with_all = ["tun", "outer", "pid", "comm", "netns", "peer", "duration", "command"])]
+    pub trace: Option<PathBuf>,
+    /// What to watch and how to record it.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+    /// Write the stack samples (--stacks) folded, a line per stack, to this file
+    #[arg(long, value_name = "FILE")]
+    pub folded: Option<PathBuf>,
+    /// Write the stack samples as a flame graph (SVG) to this file
+    #[arg(long, value_name = "FILE")]
+    pub flame_graph: Option<PathBuf>,
+    /// Write where threads slept and waited for a core, folded in ms, to this file; SVG if it ends in .svg
+    #[arg(long, value_name = "FILE")]
+    pub off_cpu: Option<PathBuf>,
+    /// Rules for groups of functions, put in front of the built-in ones (docs/threads.md)
+    #[arg(long, value_name = "FILE")]
+    pub groups: Option<PathBuf>,
 }
 
 /// `vpnbench record`

@@ -128,7 +128,8 @@ pub(super) fn status(outcome: &Outcome) -> ExitStatus {
     }
 }
 
-fn request(capture: CaptureArgs, output: PathBuf, stdout_is_ours: bool) -> Request {
+/// The recording that these options ask for.
+pub(super) fn request(capture: CaptureArgs, output: PathBuf, stdout_is_ours: bool) -> Request {
     Request {
         selector: Selector {
             tun: (!capture.tun.is_empty()).then(|| capture.tun.join(",")),

@@ -13,6 +13,7 @@ mod logger;
 mod offline;
 mod output;
 pub mod study;
+mod threads;
 pub mod values;
 pub mod vpns;
 
@@ -124,6 +125,7 @@ fn dispatch(command: Command, output: &mut Output) -> Result<ExitStatus, Failure
         Command::Doctor(args) => live::doctor(args, output),
         Command::Attach(args) => live::attach(args, output),
         Command::Record(args) => live::record(args, output),
+        Command::Threads(args) => threads::threads(args, output),
         Command::Report(args) => offline::report(args, output),
         Command::Compare(args) => compare::run(&args, output),
         Command::Explain { id } => offline::explain(id.as_deref(), output),

@@ -10,11 +10,12 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use vpnbench_common::catalog::Kind;
-use vpnbench_common::event::{CongState, Drop, Retransmit, Syscall, Taken};
+use vpnbench_common::event::{CongState, Drop, Retransmit, Sample, Syscall, Taken};
 use vpnbench_common::header::Header;
 
 use super::clock::monotonic_ns;
 use super::kallsyms::Kallsyms;
+use super::user_code::UserCode;
 use crate::probe::attach::Attached;
 use crate::probe::ring::Ring;
 use crate::trace::model::Change;
@@ -58,8 +59,10 @@ pub(super) struct Drain<W: Write> {
     pub(super) writer: Writer<W>,
     /// Attached programs; detached when draining begins to end.
     pub(super) attached: Attached,
-    /// Resolver of code addresses.
+    /// Resolver of kernel addresses.
     pub(super) symbols: Kallsyms,
+    /// User addresses, resolved when all have been seen.
+    pub(super) user_code: UserCode,
     /// Changes to store.
     pub(super) changes: Receiver<Change>,
     /// Shared flags.
@@ -104,6 +107,9 @@ impl<W: Write> Drain<W> {
                     break;
                 }
             }
+        }
+        if error.is_none() {
+            error = self.writer.symbols(&self.user_code.resolve()).err();
         }
         Drained {
             writer: self.writer,
@@ -167,6 +173,14 @@ impl<W: Write> Drain<W> {
                     {
                         last_location = taken.location;
                         self.symbols.note(taken.location);
+                    }
+                }
+                kind if kind == Kind::Sample as u8 => {
+                    if let Ok(sample) = bytemuck::try_from_bytes::<Sample>(&record) {
+                        let depth = usize::from(sample.kernel_depth).min(sample.kernel.len());
+                        let kernel = &sample.kernel[..depth];
+                        kernel.iter().for_each(|frame| self.symbols.note(*frame));
+                        self.user_code.note(sample);
                     }
                 }
                 kind => Self::look(

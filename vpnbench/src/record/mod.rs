@@ -7,10 +7,12 @@ mod drain;
 mod ending;
 pub mod environment;
 mod follow;
+mod go_functions;
 mod interrupt;
 mod kallsyms;
 mod progress;
 pub mod session;
 mod tee;
+mod user_code;
 
 pub use session::{Outcome, Reason, RecordError, Request, command_of, record};

@@ -25,6 +25,7 @@ use super::interrupt;
 use super::kallsyms::Kallsyms;
 use super::progress::Progress;
 use super::tee::Onward;
+use super::user_code::UserCode;
 use crate::probe::attach::{self, AttachError, Options};
 use crate::probe::discover::{self, Plan, Selector};
 use crate::probe::filter::{Filter, choose_seed};
@@ -256,6 +257,7 @@ impl Recording {
         let rings = loaded.rings()?;
         let file = TraceFile::create(&request.output, Existing::Replace)?;
         let symbols = Kallsyms::open();
+        let user_code = UserCode::open(if request.stacks { &pids } else { &[] });
         // Attached with empty filters: nothing is recorded until the snapshot is taken, so that
         // the counters in it and the events begin together.
         let attached = loaded.attach()?;
@@ -291,6 +293,7 @@ impl Recording {
             writer,
             attached,
             symbols,
+            user_code,
             changes: incoming,
             signals: signals.clone(),
             socket_calls: SOCKET_CALLS.to_vec(),

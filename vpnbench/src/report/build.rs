@@ -16,7 +16,7 @@ use crate::explain::{Given, explain};
 use crate::trace::model as trace;
 
 /// Parts that this version does not compute.
-const NOT_ANALYSED: [&str; 1] = ["cpu"];
+const NOT_ANALYSED: [&str; 0] = [];
 
 /// What is known of the recording as a file.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +75,9 @@ pub fn build(
         coalescing: outputs.coalescing,
         threads: outputs.threads.threads,
         findings,
+        cpu: super::cpu::cpu(context, outputs.stacks.as_ref()),
+        daemon_limits: outputs.threads.limits,
+        wakings: outputs.threads.wakings,
         taps: outputs.taps,
         stalls: outputs.stalls,
         interfaces: outputs.interfaces.interfaces,
@@ -83,7 +86,6 @@ pub fn build(
         books,
         problems,
         not_analysed: NOT_ANALYSED.map(str::to_owned).to_vec(),
-        ..Report::default()
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod compare;
+mod cpu;
 pub mod docs;
 pub mod doctor;
 pub mod html;

@@ -18,11 +18,12 @@ pub use crate::analysis::pairing::journeys::Waterfall;
 pub use crate::analysis::problem::{Problem, Severity};
 pub use crate::analysis::reordering::{Reordering, TcpBelief};
 pub use crate::analysis::retransmits::{ByCause, FlowRetransmits};
+pub use crate::analysis::stacks::ProcessSamples;
 pub use crate::analysis::stages::StageTime;
 pub use crate::analysis::stalls::Stalls;
 pub use crate::analysis::syscalls::SyscallCount;
 pub use crate::analysis::taps::TapCount;
-pub use crate::analysis::threads::ThreadTime;
+pub use crate::analysis::threads::{DaemonLimits, ThreadTime, Waking};
 pub use crate::analysis::what_if::summary::ReproducedShares;
 pub use crate::explain::model::{Evidence, Finding, Verdict};
 
@@ -67,6 +68,12 @@ pub struct Report {
     pub tcp_flows: Vec<TcpFlow>,
     /// CPU time per thread, busiest first.
     pub threads: Vec<ThreadTime>,
+    /// What limits each daemon that carried packets.
+    #[serde(default)]
+    pub daemon_limits: Vec<DaemonLimits>,
+    /// Who wakes whom, most often first.
+    #[serde(default)]
+    pub wakings: Vec<Waking>,
     /// CPU time by core and group.
     pub cpu: Option<Cpu>,
     /// Predicted effects of settings.
@@ -386,8 +393,33 @@ pub struct TcpFlow {
 pub struct Cpu {
     /// Seconds in softirqs, by core.
     pub softirq_s_by_core: Vec<f64>,
-    /// Samples by function group; null without `--stacks`.
+    /// Samples of all watched threads by function group; null without `--stacks`.
     pub samples_by_group: Option<BTreeMap<String, u64>>,
+    /// The same per process, most samples first; empty without `--stacks`.
+    #[serde(default)]
+    pub processes: Vec<ProcessSamples>,
+    /// Seconds per core and kind from /proc/stat over the run; empty where the recording has none.
+    #[serde(default)]
+    pub cores: Vec<CoreTime>,
+}
+
+/// What a core did over the run, by `/proc/stat` (proc(5)), s.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CoreTime {
+    /// Core.
+    pub cpu: u32,
+    /// Programs, nice ones included.
+    pub user_s: f64,
+    /// The kernel for programs.
+    pub system_s: f64,
+    /// Nothing, waiting for disks included.
+    pub idle_s: f64,
+    /// Interrupts.
+    pub irq_s: f64,
+    /// Softirqs.
+    pub softirq_s: f64,
+    /// Taken by the hypervisor for others.
+    pub steal_s: f64,
 }
 
 /// Predicted effect of a setting or of another path, for the same data.

@@ -1,6 +1,7 @@
 //! The report for people: one screen, reading the model only.
 
 mod path;
+pub mod threads;
 mod why;
 
 use std::io::{self, Write};
@@ -33,7 +34,7 @@ pub fn write(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result
     terminal_tcp::what_if(report, screen, out)?;
     drops(report, screen, out)?;
     books(report, screen, out)?;
-    threads(report, screen, out)?;
+    threads::write(report, screen, out)?;
     capture(report, screen, out)?;
     notes(report, screen, out)
 }
@@ -352,59 +353,6 @@ fn books(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()>
             signed(difference)
         );
         writeln!(out, " {}", wrap(&text, screen.width.saturating_sub(4), 3))?;
-    }
-    writeln!(out)
-}
-
-fn threads(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
-    let probe = report
-        .capture
-        .probes
-        .iter()
-        .find(|probe| probe.name == "sched_switch");
-    if !probe.is_some_and(|probe| probe.attached) {
-        return writeln!(out, "{}   not observed\n", screen.title("THREADS"));
-    }
-    let mut table = Table::new(&[
-        ("thread", Align::Text),
-        ("role", Align::Text),
-        ("tid", Align::Number),
-        ("CPU", Align::Number),
-        ("CPU time", Align::Number),
-        ("run queue", Align::Number),
-        ("asleep", Align::Number),
-        ("switches", Align::Number),
-    ]);
-    let busy: Vec<_> = report
-        .threads
-        .iter()
-        .filter(|thread| thread.cpu_s > 0.0)
-        .collect();
-    for thread in busy.iter().take(ROWS) {
-        let blocked = &thread.blocked_s;
-        table.row(vec![
-            thread.comm.clone(),
-            thread.role.clone(),
-            thread.tid.to_string(),
-            thread.cpu_share.map_or("-".to_owned(), percent),
-            duration(thread.cpu_s),
-            duration(thread.runqueue_wait_s),
-            duration(blocked.futex + blocked.read + blocked.poll + blocked.other),
-            count(thread.switches),
-        ]);
-    }
-    if table.is_empty() {
-        return writeln!(out, "{}   no watched thread ran\n", screen.title("THREADS"));
-    }
-    table.write("THREADS", screen, out)?;
-    if busy.len() > ROWS {
-        let time: f64 = busy[ROWS..].iter().map(|thread| thread.cpu_s).sum();
-        writeln!(
-            out,
-            " and {} with {}",
-            plural((busy.len() - ROWS) as u64, "more thread"),
-            duration(time)
-        )?;
     }
     writeln!(out)
 }

@@ -325,10 +325,34 @@ pub struct Environment {
     pub namespaces: Vec<Namespace>,
     /// Watched threads.
     pub threads: Vec<Thread>,
+    /// What each core has done since boot, by `/proc/stat`.
+    #[serde(default)]
+    pub cores: Vec<CoreTicks>,
     /// Versions of tools of the run (daemon, benchmark), as they print them.
     pub tools: BTreeMap<String, String>,
     /// What could not be read, and why.
     pub missing: Vec<String>,
+}
+
+/// What a core has done since boot (`/proc/stat`, proc(5)), in clock ticks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CoreTicks {
+    /// Core.
+    pub cpu: u32,
+    /// Ticks per second (`_SC_CLK_TCK`).
+    pub ticks_per_s: u32,
+    /// Programs, nice ones included.
+    pub user: u64,
+    /// The kernel for programs.
+    pub system: u64,
+    /// Nothing, waiting for disks included.
+    pub idle: u64,
+    /// Interrupts.
+    pub irq: u64,
+    /// Softirqs.
+    pub softirq: u64,
+    /// Taken by the hypervisor for others.
+    pub steal: u64,
 }
 
 /// A network namespace.
@@ -426,9 +450,15 @@ pub struct Thread {
     pub pcount: u64,
 }
 
-/// Kernel symbols of code addresses that occur in records (`tun_do_read+0x1f2`).
+/// Symbols of code addresses that occur in records (`tun_do_read+0x1f2`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Symbols {
     /// Address to symbol with offset.
     pub kernel: BTreeMap<u64, String>,
+    /// User code by process: address to symbol, offset and file (`EVP_Cipher+0x1f [libcrypto.so.3]`).
+    #[serde(default)]
+    pub user: BTreeMap<u32, BTreeMap<u64, String>>,
+    /// Build id (hex) of each file that occurs in `user`.
+    #[serde(default)]
+    pub build_ids: BTreeMap<String, String>,
 }

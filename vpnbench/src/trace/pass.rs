@@ -126,7 +126,12 @@ impl Pass {
             }
             frame_type::SYMBOLS => {
                 if let Some(symbols) = self.metadata::<Symbols>(frame, payload) {
-                    self.summary.symbols.kernel.extend(symbols.kernel);
+                    let all = &mut self.summary.symbols;
+                    all.kernel.extend(symbols.kernel);
+                    all.build_ids.extend(symbols.build_ids);
+                    for (pid, user) in symbols.user {
+                        all.user.entry(pid).or_default().extend(user);
+                    }
                 }
             }
             frame_type::END => {

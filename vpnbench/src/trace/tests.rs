@@ -71,6 +71,7 @@ fn file_of(kinds: &[KindRow]) -> Vec<u8> {
     writer
         .symbols(&Symbols {
             kernel: [(1, "a+0x1".to_owned())].into(),
+            ..Symbols::default()
         })
         .expect("stores");
     writer

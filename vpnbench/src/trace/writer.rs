@@ -233,8 +233,29 @@ impl<W: Write> Writer<W> {
                 "kernel symbols",
                 &Symbols {
                     kernel: kernel.collect(),
+                    ..Symbols::default()
                 },
             )?;
+        }
+        for (pid, user) in &symbols.user {
+            let mut rest = user.iter().peekable();
+            while rest.peek().is_some() {
+                let part = rest.by_ref().take(SYMBOLS_PER_FRAME);
+                let part = part.map(|(address, name)| (*address, name.clone()));
+                let user = [(*pid, part.collect())].into();
+                let part = Symbols {
+                    user,
+                    ..Symbols::default()
+                };
+                self.metadata(frame_type::SYMBOLS, "symbols of programs", &part)?;
+            }
+        }
+        if !symbols.build_ids.is_empty() {
+            let ids = Symbols {
+                build_ids: symbols.build_ids.clone(),
+                ..Symbols::default()
+            };
+            self.metadata(frame_type::SYMBOLS, "build ids", &ids)?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::probe::netns::Netns;
 use crate::trace::model::{Environment, Namespace};
 
+mod cores;
 mod counters;
 mod host;
 mod links;
@@ -52,6 +53,7 @@ pub fn snapshot(netns: &[Netns], processes: &[(u32, &str)]) -> Environment {
         environment.namespaces.push(namespace);
     }
     environment.threads = threads::read(processes, &mut environment.missing);
+    environment.cores = cores::read(&mut environment.missing);
     environment
 }
 

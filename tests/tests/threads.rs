@@ -1,0 +1,219 @@
+//! Which thread is the limit: what is planted in the reference tunnel is what is found. Needs root.
+//!
+//! Each case is a run of the lab with a fault at one end, and looks at the report only. What a thread
+//! did is held against the benchmark's own throughput and the scheduler's own counters.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+use vpnbench::analysis::threads::{DaemonLimits, Duty};
+use vpnbench::report::Report;
+use vpnbench_tests::binary::vpnbench;
+
+/// Largest difference between what the thread's ceiling implies and what the benchmark measured.
+const CEILING: f64 = 0.15;
+/// Largest difference to schedstat.
+const SCHEDSTAT: f64 = 0.005;
+/// CPU time from which the difference to schedstat means something, s.
+const BUSY_S: f64 = 0.1;
+
+type Test = (&'static str, fn() -> Result<()>);
+
+const TESTS: &[Test] = &[
+    ("a_burn_in_the_only_thread_is_the_limit", only_thread),
+    ("a_burn_in_one_of_four_workers_is_the_limit", one_of_four),
+    ("a_thread_that_polls_without_work_is_not", idle_poll),
+    ("a_lock_held_across_the_send_is_serialisation", lock),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Each case wants the cores for itself.
+    arguments.test_threads = Some(1);
+    let missing = if !nix::unistd::geteuid().is_root() {
+        Some("skipped: needs root")
+    } else if !Path::new("/dev/net/tun").exists() {
+        Some("skipped: /dev/net/tun not found")
+    } else if !vpnbench::lab::benchmark::is_installed("iperf3") {
+        Some("skipped: iperf3 not found")
+    } else {
+        None
+    };
+    let trial = |&(name, body): &Test| {
+        let trial = Trial::test(name, move || {
+            body().map_err(|error| Failed::from(format!("{error:#}")))
+        });
+        match missing {
+            Some(reason) => trial.with_ignored_flag(true).with_kind(reason),
+            None => trial,
+        }
+    };
+    libtest_mimic::run(&arguments, TESTS.iter().map(trial).collect()).exit_code()
+}
+
+#[allow(clippy::print_stdout)] // the figures that a test measured are part of its result
+fn show(figures: std::fmt::Arguments<'_>) {
+    println!("{figures}");
+}
+
+/// Runs the reference tunnel with these settings; a report of both ends.
+fn run(settings: &[&str], bench: &[&str]) -> Result<Report> {
+    let mut command = vpnbench();
+    command.args(["lab", "run", "--vpn", "reference", "--report", "json"]);
+    for setting in settings {
+        command.args(["--set", &format!("vpn.settings.{setting}")]);
+    }
+    let output = command.args(bench).output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let report: Report = serde_json::from_slice(&output.stdout)?;
+    ensure!(report.capture.lost == 0, "{} lost", report.capture.lost);
+    sums(&report)?;
+    Ok(report)
+}
+
+/// Threads that were there at both ends of the recording against schedstat; stages against the whole.
+fn sums(report: &Report) -> Result<()> {
+    let (mut own, mut kernel, mut compared) = (0.0, 0.0, 0);
+    for thread in report.threads.iter().filter(|one| one.role == "daemon") {
+        let Some(schedstat) = thread.schedstat_cpu_s else {
+            continue;
+        };
+        own += thread.cpu_s;
+        kernel += schedstat;
+        compared += 1;
+        let difference = (schedstat - thread.cpu_s).abs();
+        ensure!(
+            schedstat < BUSY_S || difference <= SCHEDSTAT * schedstat,
+            "thread {}: {} s, schedstat {schedstat} s",
+            thread.tid,
+            thread.cpu_s
+        );
+        let stages: f64 = thread.stages.iter().map(|stage| stage.cpu_s).sum();
+        ensure!(
+            schedstat < BUSY_S || (stages - thread.cpu_s).abs() <= 0.01 * thread.cpu_s,
+            "thread {}: its stages are {stages} s of {} s",
+            thread.tid,
+            thread.cpu_s
+        );
+    }
+    let difference = (kernel - own).abs() / kernel;
+    show(format_args!(
+        "  schedstat {kernel:.6} s, seen {own:.6} s over {compared} threads"
+    ));
+    ensure!(compared > 0 && difference <= SCHEDSTAT, "{difference}");
+    Ok(())
+}
+
+const TCP: [&str; 4] = ["--bench", "tcp", "--duration", "3s"];
+
+/// The end that carries the benchmark's data out.
+fn sender(report: &Report) -> Result<&DaemonLimits> {
+    let carried = report.daemon_limits.iter();
+    let sender = carried.max_by_key(|one| one.packets_out.saturating_sub(one.packets_in));
+    sender.context("no daemon carried packets")
+}
+
+/// Its bottleneck is in `stage`, and allows what the benchmark got.
+fn limit_allows_the_throughput(report: &Report, stage: &str) -> Result<u32> {
+    let limits = sender(report)?;
+    let found = limits.bottleneck.as_ref();
+    let limit = found.with_context(|| format!("nothing is saturated: {limits:#?}"))?;
+    ensure!(limit.stage.as_deref() == Some(stage), "{limit:?}");
+    let benchmark = report.benchmark.as_ref().context("no benchmark")?;
+    let measured = benchmark.throughput_bps_received.context("no throughput")?;
+    show(format_args!(
+        "  saturated {:.3}, ceiling {:.1} Mbit/s, measured {:.1} Mbit/s, core of its own {:.0} packets/s of {:.0}",
+        limit.saturated_share,
+        limit.ceiling_bps / 1e6,
+        measured / 1e6,
+        limit.own_core_packets_per_s,
+        limits.packets_per_s,
+    ));
+    ensure!(
+        (limit.ceiling_bps - measured).abs() <= CEILING * measured,
+        "ceiling {} bit/s, measured {measured} bit/s",
+        limit.ceiling_bps
+    );
+    limit.tid.context("the cores are no thread")
+}
+
+fn only_thread() -> Result<()> {
+    let settings = ["threads=single", "faults.transmit.burn_crypto=50us"];
+    let report = run(&settings, &TCP)?;
+    let tid = limit_allows_the_throughput(&report, "daemon-send")?;
+    let thread = report.threads.iter().find(|one| one.tid == tid);
+    let thread = thread.context("the bottleneck is no thread")?;
+    ensure!(thread.duties.len() == 4, "{:?}", thread.duties);
+    Ok(())
+}
+
+fn one_of_four() -> Result<()> {
+    let settings = [
+        "threads=pipeline",
+        "workers=4",
+        "faults.transmit.burn_crypto=200us",
+        "faults.transmit.burn_crypto_worker=2",
+    ];
+    let report = run(&settings, &TCP)?;
+    let tid = limit_allows_the_throughput(&report, "daemon-send")?;
+    let thread = report.threads.iter().find(|one| one.tid == tid);
+    let thread = thread.context("the bottleneck is no thread")?;
+    ensure!(thread.comm == "seal-2", "{} is named", thread.comm);
+    ensure!(thread.duties == [Duty::CryptoWorker], "{:?}", thread.duties);
+    let found = sender(&report)?.serialisation.as_ref();
+    ensure!(found.is_none_or(|one| !one.serialised), "{found:?}");
+    Ok(())
+}
+
+fn idle_poll() -> Result<()> {
+    let settings = ["threads=single", "busy_poll=true"];
+    let report = run(
+        &settings,
+        &["--bench", "ping", "--set", "benchmark.count=20"],
+    )?;
+    ensure!(
+        !report.daemon_limits.is_empty(),
+        "no daemon carried packets"
+    );
+    for limits in &report.daemon_limits {
+        ensure!(limits.bottleneck.is_none(), "{:?}", limits.bottleneck);
+        let own = report.threads.iter().filter(|one| one.pid == limits.pid);
+        let busiest = own.max_by(|a, b| a.cpu_s.total_cmp(&b.cpu_s));
+        let busiest = busiest.context("no threads")?;
+        let share = busiest.saturated_share.context("no share")?;
+        let on = busiest.cpu_share.unwrap_or(0.0);
+        show(format_args!("  on a core {on:.3}, saturated {share:.3}"));
+        ensure!(share < 0.2, "saturated {share}");
+        ensure!(
+            busiest.idle_cpu_s > Some(0.5 * busiest.cpu_s),
+            "{busiest:?}"
+        );
+    }
+    Ok(())
+}
+
+fn lock() -> Result<()> {
+    let settings = [
+        "threads=pipeline",
+        "workers=4",
+        "peer_lock=transmit",
+        "outer_gso=false",
+        "send_batch=1",
+        "faults.transmit.sleep_in_lock=100us",
+    ];
+    let report = run(&settings, &TCP)?;
+    let limits = sender(&report)?;
+    ensure!(limits.bottleneck.is_none(), "{:?}", limits.bottleneck);
+    let found = limits.serialisation.as_ref();
+    let found = found.with_context(|| format!("no waits among peers: {limits:#?}"))?;
+    show(format_args!("  {found:?}"));
+    ensure!(found.serialised, "{found:?}");
+    ensure!(found.threads.len() == 4, "{found:?}");
+    Ok(())
+}
