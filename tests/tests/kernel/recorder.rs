@@ -25,7 +25,7 @@ use crate::hosts::{Host, wire};
 use crate::witness::{Hidden, Witness};
 
 /// How long starting or ending may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Events of a trace that tests look at.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 //! installed. Adding one is a row of [`KERNELS`].
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -82,7 +83,10 @@ impl Kernel {
         let cache = cache_folder()
             .context("neither XDG_CACHE_HOME nor HOME is set")?
             .join("kernels");
-        let folder = cache.join(&file);
+        // What is in the cache has the modules that were wanted then.
+        let mut hash = DefaultHasher::new();
+        MODULES.hash(&mut hash);
+        let folder = cache.join(format!("{file}.{:016x}", hash.finish()));
         if !folder.is_dir() {
             fs::create_dir_all(&cache)
                 .with_context(|| format!("cannot create {}", cache.display()))?;
