@@ -9,3 +9,4 @@ pub mod trials;
 pub mod tun;
 pub mod tunnel;
 pub mod wireguard;
+pub mod witness;

@@ -29,8 +29,9 @@ use vpnbench::trace::model::{
     Clock, CommandStatus, Daemon, End, Environment, Link, Namespace, ProbeStatus, Start, Symbols,
     Thread, Tunnel, UnrecordedCount, WatchedDevice,
 };
-use vpnbench::trace::{Event, Writer};
+use vpnbench::trace::{Event, Reader, Writer};
 use vpnbench_common::catalog::{Attach, PROBES, ProbeId, Tap};
+use vpnbench_common::header::Header;
 
 /// Namespace of all timelines.
 const NETNS: u32 = 4_026_531_840;
@@ -358,6 +359,104 @@ impl Timeline {
         writer.symbols(&self.symbols)?;
         writer.end_epoch(self.end.clock.monotonic_ns, &[])?;
         Ok(writer.finish(&self.end)?.0)
+    }
+
+    /// The timeline as a trace whose events lie in rings of several processors: `ring` says in which
+    /// each is; a round of draining ends before each of the `boundaries`. Within a ring events keep
+    /// their order.
+    ///
+    /// # Errors
+    /// When the trace cannot be written.
+    pub fn scattered(
+        &self,
+        ring: impl Fn(usize) -> u16,
+        boundaries: &[usize],
+    ) -> anyhow::Result<Vec<u8>> {
+        let mut writer = Writer::create(Vec::new(), &self.start)?;
+        let mut rest: Vec<usize> = (0..self.events.len()).collect();
+        let ends = boundaries.iter().copied().chain([self.events.len()]);
+        for end in ends {
+            let (mut taken, later): (Vec<usize>, Vec<usize>) =
+                rest.into_iter().partition(|number| *number < end);
+            rest = later;
+            // Ring by ring, as they are drained.
+            taken.sort_by_key(|number| (ring(*number), *number));
+            for number in taken {
+                writer.push(ring(number), bytemuck::cast_slice(&self.events[number]))?;
+            }
+            let lost: Vec<(u8, u64)> = match rest.first() {
+                Some(_) => Vec::new(),
+                None => self
+                    .lost
+                    .iter()
+                    .map(|(probe, lost)| (*probe, *lost))
+                    .collect(),
+            };
+            let next = rest.first().map(|number| self.time(*number));
+            writer.end_epoch(next.unwrap_or(self.end.clock.monotonic_ns), &lost)?;
+        }
+        writer.symbols(&self.symbols)?;
+        Ok(writer.finish(&self.end)?.0)
+    }
+
+    /// Events.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether it has no event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Time of an event in ns.
+    #[must_use]
+    pub fn time(&self, number: usize) -> u64 {
+        self.events[number][0]
+    }
+
+    /// The same without some events, which the recorder says it lost.
+    #[must_use]
+    pub fn without(mut self, missing: &std::collections::BTreeSet<usize>) -> Timeline {
+        for number in missing {
+            let header: &Header = bytemuck::from_bytes(bytemuck::cast_slice(
+                &self.events[*number][..size_of::<Header>() / 8],
+            ));
+            *self.lost.entry(header.probe).or_default() += 1;
+        }
+        let mut number = 0;
+        self.events.retain(|_| {
+            number += 1;
+            !missing.contains(&(number - 1))
+        });
+        self
+    }
+
+    /// Analyses a trace as the program does.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged.
+    pub fn report_of(trace: impl std::io::Read) -> anyhow::Result<Report> {
+        let reader = Reader::new(trace)?;
+        let mut analyses = Analyses::new(reader.start());
+        let summary = reader.for_each(|event| analyses.observe(&event))?;
+        anyhow::ensure!(summary.problems.is_empty(), "{:?}", summary.problems);
+        let context = Context::new(
+            &summary.start,
+            summary.end.as_ref(),
+            &summary.changes,
+            &summary.symbols,
+            &summary.lost,
+        );
+        let (outputs, problems) = analyses.finish(&context);
+        Ok(report::build(
+            &context,
+            outputs,
+            problems,
+            Recording::default(),
+        ))
     }
 
     /// Analyses the timeline.

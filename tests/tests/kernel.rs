@@ -34,8 +34,6 @@ mod tunnel;
 mod veth;
 #[path = "kernel/wireguard.rs"]
 mod wireguard;
-#[path = "kernel/witness.rs"]
-mod witness;
 
 use hosts::Family;
 

@@ -1,19 +1,22 @@
 //! Measures the analyses: events per second on one core and peak memory, with packets of four TCP
 //! flows that pass all taps of a tunnel between two hosts; every 500th is lost on the wire.
 //!
-//! `cargo run --release -p vpnbench --example analysis_speed [EVENTS]`
+//! With a file the events are first written to it as a trace, and read back: then the time includes
+//! decoding and merging them, as in `vpnbench report`.
+//!
+//! `cargo run --release -p vpnbench --example analysis_speed [EVENTS [FILE]]`
 #![allow(clippy::print_stdout, reason = "prints its measurements")]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::time::Instant;
 
 use bytemuck::Zeroable;
 use vpnbench::analysis::{Analyses, Context};
-use vpnbench::trace::Event;
-use vpnbench::trace::model::{ProbeStatus, Start, Symbols, WatchedDevice};
+use vpnbench::trace::model::{End, ProbeStatus, Start, Symbols, WatchedDevice};
+use vpnbench::trace::{Event, Existing, Reader, Writer};
 use vpnbench_common::catalog::{Kind, ProbeId, Tap};
 use vpnbench_common::event::{Packet, Taken, TcpProbe, packet_flags};
-use vpnbench_common::layout;
 
 /// Events unless told otherwise.
 const EVENTS: u64 = 20_000_000;
@@ -41,7 +44,7 @@ struct Traffic {
 
 impl Traffic {
     /// The next events, one at each tap.
-    fn round(&mut self, analyses: &mut Analyses) -> u64 {
+    fn round(&mut self, give: &mut impl FnMut(&[u8])) -> u64 {
         self.number += 1;
         self.stages[0].push_back(self.number);
         let mut events = 0;
@@ -50,7 +53,7 @@ impl Traffic {
                 break;
             };
             self.time_ns += 3000;
-            self.event(tap, number, analyses);
+            self.event(tap, number, give);
             events += 1;
             let lost = tap == Tap::OuterTx && number.is_multiple_of(500);
             if at + 1 < PATH.len() && !lost {
@@ -63,7 +66,7 @@ impl Traffic {
         events
     }
 
-    fn event(&self, tap: Tap, number: u64, analyses: &mut Analyses) {
+    fn event(&self, tap: Tap, number: u64, give: &mut impl FnMut(&[u8])) {
         let right = matches!(
             tap,
             Tap::OuterRx | Tap::OuterRecv | Tap::TunWrite | Tap::TcpRx
@@ -82,7 +85,7 @@ impl Traffic {
                 if tap == Tap::OuterRecv {
                     (taken.len, taken.port, taken.ip_proto, taken.skb) = (1452, 51820, 17, 0);
                 }
-                give(&taken, analyses);
+                give(bytemuck::bytes_of(&taken));
             }
             Tap::TcpRx => {
                 let mut segment = TcpProbe::zeroed();
@@ -90,7 +93,7 @@ impl Traffic {
                 segment.header.kind = Kind::TcpProbe as u8;
                 (segment.netns, segment.skb, segment.iif) = (netns, skb, 1);
                 (segment.payload_len, segment.seq, segment.sk) = (1380, seq, u64::from(flow) + 1);
-                give(&segment, analyses);
+                give(bytemuck::bytes_of(&segment));
             }
             _ => {
                 let mut packet = Packet::zeroed();
@@ -113,16 +116,43 @@ impl Traffic {
                     (packet.tcp_flags, packet.l4_len) = (0x10, 32);
                     (packet.saddr[0], packet.daddr[0]) = (12, 13);
                 }
-                give(&packet, analyses);
+                give(bytemuck::bytes_of(&packet));
             }
         }
     }
 }
 
-fn give<E: layout::Event>(record: &E, analyses: &mut Analyses) {
-    if let Some(event) = Event::from_record(bytemuck::cast_slice(bytemuck::bytes_of(record))) {
-        analyses.observe(&event);
+impl Traffic {
+    /// That many events, or a few more.
+    fn run(wanted: u64, mut give: impl FnMut(&[u8])) -> u64 {
+        let mut traffic = Traffic {
+            number: 0,
+            time_ns: 1_000_000_000,
+            stages: Default::default(),
+        };
+        let mut events = 0;
+        while events < wanted {
+            events += traffic.round(&mut give);
+        }
+        events
     }
+}
+
+/// Writes the events as a trace, in rounds of draining as the recorder does.
+fn write(path: &Path, start: &Start, wanted: u64) -> anyhow::Result<()> {
+    let mut writer = Writer::create_file(path, Existing::Replace, start)?;
+    let (mut number, mut failed) = (0u64, None);
+    Traffic::run(wanted, |record| {
+        number += 1;
+        let time = u64::from_ne_bytes(record[..8].try_into().unwrap_or_default());
+        let mut written = writer.push((number % 2) as u16, record);
+        if number.is_multiple_of(20_000) {
+            written = written.and_then(|()| writer.end_epoch(time, &[]));
+        }
+        failed = failed.take().or(written.err());
+    });
+    writer.finish(&End::default())?;
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Peak resident memory in MiB, from /proc/self/status.
@@ -134,7 +164,7 @@ fn peak_mib() -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
 }
 
-fn main() {
+fn main() -> anyhow::Result<()> {
     let wanted = std::env::args()
         .nth(1)
         .and_then(|text| text.parse().ok())
@@ -165,14 +195,24 @@ fn main() {
         ..Start::default()
     };
     let mut analyses = Analyses::new(&start);
-    let mut traffic = Traffic {
-        number: 0,
-        time_ns: 1_000_000_000,
-        stages: Default::default(),
-    };
-    let (began, mut events) = (Instant::now(), 0);
-    while events < wanted {
-        events += traffic.round(&mut analyses);
+    let file = std::env::args_os().nth(2);
+    let (began, events);
+    if let Some(path) = file.as_deref().map(Path::new) {
+        write(path, &start, wanted)?;
+        println!("trace: {} MiB", std::fs::metadata(path)?.len() >> 20);
+        began = Instant::now();
+        let summary = Reader::open(path)?.for_each(|event| analyses.observe(&event))?;
+        events = summary.events;
+        for problem in &summary.problems {
+            println!("{problem:?}");
+        }
+    } else {
+        began = Instant::now();
+        events = Traffic::run(wanted, |record| {
+            if let Some(event) = Event::from_record(bytemuck::cast_slice(record)) {
+                analyses.observe(&event);
+            }
+        });
     }
     let (symbols, lost) = (Symbols::default(), BTreeMap::new());
     let context = Context::new(&start, None, &[], &symbols, &lost);
@@ -192,4 +232,5 @@ fn main() {
             row.name, row.entered, row.left, row.lost, row.unexplained
         );
     }
+    Ok(())
 }

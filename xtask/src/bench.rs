@@ -1,8 +1,12 @@
-//! `cargo xtask bench`: what watching costs, as CPU time for fixed work, paired with tcpdump.
+//! `cargo xtask bench`: what watching costs, as CPU time for fixed work, paired with tcpdump; and how
+//! fast the analyses are and how much memory they take.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{run, setup};
+
+/// Events of which the rate of the analyses is measured, and of the trace for their memory.
+const EVENTS: [&str; 2] = ["20000000", "100000000"];
 
 /// Sets up and runs the benchmark (tests/benches/capture.rs) against the optimised program. The
 /// benchmark itself only sends packets and reads clocks, so it needs no optimised build of all
@@ -21,5 +25,25 @@ pub(crate) fn run() -> Result<()> {
         "capture",
     ])?;
     bench.env("VPNBENCH", run::target_dir()?.join("release/vpnbench"));
-    run::visibly(&mut bench)
+    run::visibly(&mut bench)?;
+    analyses()
+}
+
+/// vpnbench/examples/analysis_speed.rs: events from memory, then a trace through writer and reader,
+/// which takes about 4 GiB of the target directory for a while.
+fn analyses() -> Result<()> {
+    let example = [
+        "run",
+        "--release",
+        "--package",
+        "vpnbench",
+        "--example",
+        "analysis_speed",
+        "--",
+    ];
+    run::visibly(run::cargo(&example)?.arg(EVENTS[0]))?;
+    let trace = run::target_dir()?.join("analysis_speed.vbt");
+    let measured = run::visibly(run::cargo(&example)?.arg(EVENTS[1]).arg(&trace));
+    let removed = std::fs::remove_file(&trace).context("removing the trace");
+    measured.and(removed)
 }

@@ -49,6 +49,12 @@ macro_rules! state {
         $event.reord_seen = $words.number("seen")?;
         $event.high_seq = $words.number("high")?;
         $event.undo_marker = $words.number("undo")?;
+        $event.undo_retrans = $words.number("undo_retrans")?;
+        $event.total_retrans = $words.number("total")?;
+        $event.retrans_stamp = $words.number("stamp")?;
+        $event.rcv_tsecr = $words.number("echo")?;
+        // SAW_TSTAMP: the last segment had a timestamp.
+        $event.bits = if $words.0.contains_key("echo") { 8 } else { 0 };
         $event.chrono_type = $words.number("chrono")?;
         $event.sack_ok = u8::from(!$words.0.contains_key("no_sack"));
     };
@@ -104,7 +110,7 @@ impl Timeline {
         let mut event = event::Retransmit::zeroed();
         event.header = header::<event::Retransmit>(time, ProbeId::TcpRetransmitSkb);
         state!(event, words);
-        event.sk = 1;
+        event.sk = words.number::<u64>("sk")?.max(1);
         event.seq = words.number("seq")?;
         event.segments = words.number("segs")?;
         event.end_seq = if words.0.contains_key("end") {
@@ -123,7 +129,7 @@ impl Timeline {
         let mut event = event::CongState::zeroed();
         event.header = header::<event::CongState>(time, ProbeId::TcpCongStateSet);
         state!(event, words);
-        event.sk = 1;
+        event.sk = words.number::<u64>("sk")?.max(1);
         event.new = words.number("new")?;
         if let Some(functions) = words.0.get("stack") {
             (event.stack, event.depth) = self.stack(functions);

@@ -19,10 +19,10 @@ use vpnbench_common::event::{
 };
 use vpnbench_tests::binary;
 use vpnbench_tests::netns::wait_for;
+use vpnbench_tests::witness::{Hidden, Witness};
 
 use crate::accounts::{Account, Link, read_all, settled};
 use crate::hosts::{Host, wire};
-use crate::witness::{Hidden, Witness};
 
 /// How long starting or ending may take.
 const PATIENCE: Duration = Duration::from_secs(60);

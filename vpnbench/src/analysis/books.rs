@@ -30,7 +30,12 @@ pub struct Reconciliation {
     pub difference: Option<i64>,
     /// How the two must relate.
     pub relation: Relation,
-    /// Whether they do; null if one of them is missing or they are not comparable.
+    /// How much of the difference is explained by what is known to be missing among the events; null
+    /// if there is nothing to explain it with.
+    #[serde(default)]
+    pub explained: Option<u64>,
+    /// Whether they do, what is explained left out; null if one of them is missing or they are not
+    /// comparable.
     pub agrees: Option<bool>,
     /// What the comparison includes or leaves out.
     pub note: Option<String>,
@@ -60,10 +65,34 @@ impl Reconciliation {
             kernel,
             vpnbench,
             difference,
+            explained: None,
             relation,
             agrees,
             note: None,
         }
+    }
+
+    /// Explains what the kernel counted more by `events` that are known to be missing. Does nothing
+    /// where there is no such difference or no such event.
+    #[must_use]
+    pub fn explain(mut self, events: u64, how: &str) -> Reconciliation {
+        let more = self.difference.and_then(|more| u64::try_from(more).ok());
+        let before = self.explained.unwrap_or(0);
+        let open = more.unwrap_or(0).saturating_sub(before);
+        let explained = open.min(events);
+        if explained == 0 {
+            return self;
+        }
+        self.explained = Some(before + explained);
+        if self.relation == Relation::Equal {
+            self.agrees = Some(explained == open);
+        }
+        let words = format!("{explained} of the difference: {how}");
+        self.note = Some(match self.note {
+            Some(note) => format!("{note}; {words}"),
+            None => words,
+        });
+        self
     }
 
     /// Adds what the comparison includes or leaves out.
@@ -82,6 +111,19 @@ mod tests {
     fn missing_is_never_agreement() {
         let line = Reconciliation::new("TcpRetransSegs", "host", None, Some(3), Relation::Equal);
         assert_eq!((line.difference, line.agrees), (None, None));
+    }
+
+    #[test]
+    fn a_difference_is_explained_by_what_is_known_to_be_missing() {
+        let line = |kernel, missing| {
+            let line = Reconciliation::new("c", "p", Some(kernel), Some(5), Relation::Equal);
+            let line = line.explain(missing, "missing");
+            (line.explained, line.agrees)
+        };
+        assert_eq!(line(7, 2), (Some(2), Some(true)));
+        assert_eq!(line(7, 1), (Some(1), Some(false)));
+        assert_eq!(line(5, 1), (None, Some(true)));
+        assert_eq!(line(4, 1), (None, Some(false)), "we counted more");
     }
 
     #[test]

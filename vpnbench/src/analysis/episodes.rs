@@ -6,14 +6,16 @@
 //!   or `snd_cwnd` where the reduction was undone.
 //! * Undone: `undo_marker` was set on entry and is 0 at the exit. `tcp_simple_retransmit` clears it
 //!   on entry; such episodes cannot be undone.
-//!   `snd_una` before or behind `high_seq` tells partial undo from full undo. A partial undo that
-//!   stays in Recovery, and a DSACK that undoes a reduction in Open or Disorder, change no state:
-//!   they are seen as `undo_marker` going to 0 between two events.
+//!
+//! Which counter an undo goes to ([`undo`]) is told by the state it happens in.
+
+pub mod undo;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::connections::state::State;
+use undo::{Undos, Watch};
 
 /// `TCP_CA_Recovery`.
 const RECOVERY: u32 = 3;
@@ -45,15 +47,6 @@ impl EpisodeSums {
     }
 }
 
-/// Undos as the kernel counts them, seen from outside.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Undos {
-    /// At the end of an episode.
-    pub at_exit: u64,
-    /// Without a change of state.
-    pub silent: u64,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Running {
     number: u32,
@@ -79,14 +72,12 @@ pub struct Undone {
 pub struct Episodes {
     running: Option<Running>,
     number: u32,
-    marker: Option<u32>,
+    watch: Watch,
     last_ns: u64,
     /// Fast recovery.
     pub recovery: EpisodeSums,
     /// After a timeout.
     pub loss: EpisodeSums,
-    /// Undos.
-    pub undos: Undos,
 }
 
 impl Episodes {
@@ -103,14 +94,19 @@ impl Episodes {
         }
     }
 
-    /// A state between two changes. Returns the episode that was undone without one.
-    pub fn state(&mut self, time: u64, state: &State) -> Option<Undone> {
+    /// Undos by the kernel's counter.
+    #[must_use]
+    pub fn undos(&self) -> Undos {
+        self.watch.undos
+    }
+
+    /// A state between two changes; `arrival` if it is from before a segment is processed. Returns
+    /// the episode that was undone without a change.
+    pub fn state(&mut self, time: u64, state: &State, arrival: bool) -> Option<Undone> {
         self.last_ns = time;
-        let before = self.marker.replace(state.undo_marker);
-        if before.is_none_or(|marker| marker == 0) || state.undo_marker != 0 {
+        if !self.watch.state(state, arrival) {
             return None;
         }
-        self.undos.silent += 1;
         let running = self.running.as_mut()?;
         running.can_undo = false;
         let sums = if running.kind == LOSS {
@@ -128,8 +124,8 @@ impl Episodes {
     /// A change of the congestion state. Returns the episode that was undone by it.
     pub fn change(&mut self, time: u64, new: u32, state: &State) -> Option<Undone> {
         self.last_ns = time;
-        let undone = self.end(time, state);
-        self.marker = Some(state.undo_marker);
+        let undone = self.watch.change(new, state);
+        let undone = self.end(time, undone, state);
         if new == RECOVERY || new == LOSS {
             self.number = self.number.wrapping_add(1).max(1);
             self.running = Some(Running {
@@ -145,14 +141,12 @@ impl Episodes {
         undone
     }
 
-    fn end(&mut self, time: u64, state: &State) -> Option<Undone> {
+    fn end(&mut self, time: u64, undone: bool, state: &State) -> Option<Undone> {
         let running = self.running.take()?;
-        let undone = running.can_undo && state.undo_marker == 0;
         self.account(&running, time, undone, state);
         if !undone {
             return None;
         }
-        self.undos.at_exit += 1;
         Some(Undone {
             episode: running.number,
             edge: running.edge,
@@ -192,10 +186,13 @@ mod tests {
 
     fn state(cwnd: u32, ssthresh: u32, marker: u32) -> State {
         State {
+            ca_state: 3,
             snd_cwnd: cwnd,
             prior_cwnd: cwnd,
             ssthresh,
             undo_marker: marker,
+            state: 1,
+            sack_ok: 1,
             ..State::default()
         }
     }
@@ -222,17 +219,5 @@ mod tests {
         episodes.change(0, 4, &state(20, 14, 0));
         assert_eq!(episodes.change(1, 0, &state(20, 14, 0)), None);
         assert_eq!(episodes.loss.undone, 0);
-    }
-
-    #[test]
-    fn an_undo_between_two_segments_is_seen() {
-        let mut episodes = Episodes::default();
-        episodes.change(0, 3, &state(20, 14, 100));
-        assert_eq!(episodes.state(1, &state(20, 14, 100)), None);
-        assert!(episodes.state(2, &state(20, 14, 0)).is_some());
-        assert_eq!(episodes.undos.silent, 1);
-        episodes.change(3, 0, &state(20, 20, 0));
-        assert_eq!(episodes.undos.at_exit, 0);
-        assert_eq!(episodes.recovery.undone, 1);
     }
 }

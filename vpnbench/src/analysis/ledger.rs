@@ -274,10 +274,14 @@ pub fn verdict(context: &Context<'_>, stages: &[LedgerStage]) -> (Option<bool>, 
     if open.is_empty() {
         (Some(true), None)
     } else {
-        (
-            Some(false),
-            Some(format!("unexplained: {}", open.join(", "))),
-        )
+        let mut reason = format!("unexplained: {}", open.join(", "));
+        if stages.iter().any(|stage| stage.unexplained < 0) {
+            reason.push_str(
+                "; what is below 0 came out without having been seen going in, although no event was \
+                 lost: the kernel ran no program there",
+            );
+        }
+        (Some(false), Some(reason))
     }
 }
 

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod pairing;
 pub mod problem;
 pub mod reordering;
+mod retransmit_books;
 mod retransmit_sums;
 pub mod retransmits;
 pub mod spurious;

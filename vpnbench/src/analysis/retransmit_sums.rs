@@ -5,22 +5,23 @@ use std::collections::BTreeMap;
 use vpnbench_common::catalog::ProbeId;
 
 use super::Context;
-use super::books::{Reconciliation, Relation};
 use super::cause::{CA_LOSS, Cause};
 use super::connections::SenderSums;
+use super::retransmit_books::Books;
 use super::retransmits::{ByCause, Count, Flow, FlowRetransmits, Key, Output};
 use super::spurious::Tally;
 
 /// Sums of one namespace that have a counter in the kernel.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct NamespaceSums {
-    segments: u64,
-    synacks: u64,
-    timeouts: u64,
-    probes: u64,
-    syns: u64,
-    fast: u64,
-    slow_start: u64,
+    pub(super) segments: u64,
+    pub(super) synacks: u64,
+    pub(super) timeouts: u64,
+    pub(super) probes: u64,
+    pub(super) syns: u64,
+    pub(super) fast: u64,
+    pub(super) slow_start: u64,
+    pub(super) in_host_queue: u64,
     pub(super) sack_entries: u64,
     pub(super) reno_entries: u64,
 }
@@ -73,6 +74,7 @@ impl Sums {
             .add(cause, self.proven(&count.spurious));
         let sums = self.namespaces.entry(key.netns).or_default();
         sums.segments += count.segments;
+        sums.in_host_queue += count.in_host_queue;
         match cause {
             Cause::Rto | Cause::Syn => sums.timeouts += count.events + count.failed,
             Cause::Tlp => sums.probes += count.events,
@@ -141,129 +143,13 @@ impl Sums {
             episodes,
             flows,
             books: namespaces
-                .flat_map(|netns| self.books(context, netns))
+                .flat_map(|netns| {
+                    let sums = self.namespaces.get(&netns).copied().unwrap_or_default();
+                    let senders = self.senders.get(&netns).copied().unwrap_or_default();
+                    Books::new(context, netns, sums, senders).lines()
+                })
                 .collect(),
         }
-    }
-
-    /// The identities of net/ipv4/tcp_output.c, tcp_timer.c and tcp_input.c.
-    fn books(&self, context: &Context<'_>, netns: u32) -> Vec<Reconciliation> {
-        let sums = self.namespaces.get(&netns).copied().unwrap_or_default();
-        let place = context.namespace_name(netns);
-        let counter = |name: &str| context.counter(netns, name);
-        let sent = context.attached(ProbeId::TcpRetransmitSkb);
-        let synacks = sent && context.attached(ProbeId::TcpRetransmitSynack);
-        let entries = context.attached(ProbeId::TcpCongStateSet);
-        let line = |name: &str, (observed, own): (bool, u64), relation: Relation| {
-            Reconciliation::new(
-                name,
-                &place,
-                counter(name),
-                observed.then_some(own),
-                relation,
-            )
-        };
-        let failed = counter("TcpExtTCPRetransFail").unwrap_or(0);
-        let kernel = counter("TcpRetransSegs").and_then(|all| all.checked_sub(failed));
-        let own = synacks.then_some(sums.segments + sums.synacks);
-        let mut total = Reconciliation::new("TcpRetransSegs", &place, kernel, own, Relation::Equal);
-        if failed > 0 {
-            total = total.note(format!("without the {failed} of TcpExtTCPRetransFail"));
-        }
-        let mut lines = self.receiver_books(context, netns, &place);
-        let mut first = vec![
-            total,
-            line("TcpExtTCPFastRetrans", (sent, sums.fast), Relation::Equal),
-            line(
-                "TcpExtTCPSlowStartRetrans",
-                (sent, sums.slow_start),
-                Relation::Equal,
-            ),
-            line(
-                "TcpExtTCPSynRetrans",
-                (synacks, sums.syns + sums.synacks),
-                Relation::Equal,
-            ),
-            line(
-                "TcpExtTCPTimeouts",
-                (sent, sums.timeouts),
-                Relation::KernelAtLeast,
-            )
-            .note("the kernel also counts timeouts that give up the connection"),
-            line(
-                "TcpExtTCPLossProbes",
-                (sent, sums.probes),
-                Relation::KernelAtLeast,
-            )
-            .note("the kernel also counts probes that carry new data"),
-            line(
-                "TcpExtTCPSackRecovery",
-                (entries, sums.sack_entries),
-                Relation::Equal,
-            ),
-            line(
-                "TcpExtTCPRenoRecovery",
-                (entries, sums.reno_entries),
-                Relation::Equal,
-            ),
-        ];
-        first.append(&mut lines);
-        first
-    }
-
-    /// Undos, duplicates and reports of duplicates.
-    fn receiver_books(
-        &self,
-        context: &Context<'_>,
-        netns: u32,
-        place: &str,
-    ) -> Vec<Reconciliation> {
-        let sums = self.senders.get(&netns).copied().unwrap_or_default();
-        let probes = context.attached(ProbeId::TcpProbe);
-        let counter = |name: &str| context.counter(netns, name);
-        let line = |name: &str, kernel: Option<u64>, own: u64, note: &str| {
-            let own = probes.then_some(own);
-            Reconciliation::new(name, place, kernel, own, Relation::KernelAtLeast).note(note)
-        };
-        let undos = [
-            "TcpExtTCPFullUndo",
-            "TcpExtTCPPartialUndo",
-            "TcpExtTCPDSACKUndo",
-            "TcpExtTCPLossUndo",
-        ];
-        let undos = undos.iter().map(|name| counter(name)).sum::<Option<u64>>();
-        vec![
-            // An undo leaves no event: it is read from the marker, which is also cleared without one.
-            Reconciliation::new(
-                "TcpExtTCPFullUndo + PartialUndo + DSACKUndo + LossUndo",
-                place,
-                undos,
-                probes.then_some(sums.undone_at_exit + sums.undone_silently),
-                Relation::NotComparable,
-            )
-            .note(
-                "ours are undo markers that became 0 between two segments of a socket: two undos \
-                 there are seen as one, and a marker cleared without an undo as one",
-            ),
-            line(
-                "TcpExtTCPDSACKRecv",
-                counter("TcpExtTCPDSACKRecv"),
-                sums.dsacks_below,
-                "tcp_probe sees segments in ESTABLISHED only",
-            ),
-            line(
-                "TcpExtTCPDSACKOfoRecv",
-                counter("TcpExtTCPDSACKOfoRecv"),
-                sums.dsacks_above,
-                "tcp_probe sees segments in ESTABLISHED only",
-            ),
-            line(
-                "TcpExtTCPDSACKOldSent",
-                counter("TcpExtTCPDSACKOldSent"),
-                sums.duplicates_received,
-                "tcp_probe sees segments in ESTABLISHED only",
-            ),
-        ]
     }
 }
 

@@ -22,6 +22,8 @@ const KEYS_MAX: usize = 4096;
 const CA_RECOVERY: u32 = 3;
 /// `TCP_CLOSE`.
 const CLOSE: u8 = 7;
+/// `-EBUSY`: `skb_still_in_host_queue` (net/ipv4/tcp_output.c).
+const BUSY: i32 = -16;
 /// Stack id of what does not fit [`KEYS_MAX`], and of no stack at all.
 const NO_STACK: u32 = u32::MAX;
 
@@ -148,6 +150,8 @@ pub(super) struct Count {
     pub(super) events: u64,
     pub(super) segments: u64,
     pub(super) failed: u64,
+    /// Of those, because the segment was still in a queue of this host.
+    pub(super) in_host_queue: u64,
     pub(super) spurious: Tally,
 }
 
@@ -220,6 +224,7 @@ impl Retransmits {
             count.segments += u64::from(event.segments.max(1));
         } else {
             count.failed += 1;
+            count.in_host_queue += u64::from(event.error == BUSY);
         }
         number
     }

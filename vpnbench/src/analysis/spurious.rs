@@ -134,6 +134,12 @@ impl Received {
         below.is_some_and(|(_, until)| *until >= end)
     }
 
+    /// Whether any of it waits above a gap.
+    fn repeats(&self, start: u64, end: u64) -> bool {
+        let below = self.above.range(..end).next_back();
+        below.is_some_and(|(_, until)| *until > start)
+    }
+
     fn add(&mut self, start: u64, end: u64) {
         if end <= self.next {
             return;
@@ -293,8 +299,8 @@ impl Spurious {
         }
     }
 
-    /// A segment reaches the receiver.
-    pub fn arrived(&mut self, arrival: Arrival) {
+    /// A segment reaches the receiver. True if some of it waits above a gap already.
+    pub fn arrived(&mut self, arrival: Arrival) -> bool {
         self.expire(arrival.time);
         self.received.seen = true;
         self.received.at_least(arrival.rcv_nxt);
@@ -322,7 +328,9 @@ impl Spurious {
                 one.answered = true;
             }
         }
+        let repeats = self.received.repeats(arrival.start, arrival.end);
         self.received.add(arrival.start, arrival.end);
+        repeats
     }
 
     /// An acknowledgement reaches the sender.

@@ -74,6 +74,12 @@ pub(super) const TOOLS: &[Tool] = &[
         need: Need::Tests,
     },
     Tool {
+        program: "tshark",
+        package: "tshark",
+        why: "tests have it read captures a second way",
+        need: Need::Tests,
+    },
+    Tool {
         program: "ethtool",
         package: "ethtool",
         why: "tests compare offload settings with it",

@@ -6,8 +6,10 @@ use vpnbench_common::event;
 use super::paws::Paws;
 use super::sequence::Sequence;
 use super::state::State;
+use super::unseen::Unseen;
 use super::{FIN, Flow, SYN};
-use crate::analysis::episodes::{EpisodeSums, Episodes, Undone, Undos};
+use crate::analysis::episodes::undo::Undos;
+use crate::analysis::episodes::{EpisodeSums, Episodes, Undone};
 use crate::analysis::limits::{self, Limits};
 use crate::analysis::spurious::{Ack, Arrival, Sent, Spurious, Tally};
 use crate::analysis::what_if::board::Transmission;
@@ -44,27 +46,39 @@ pub struct SenderSums {
     pub recovery: EpisodeSums,
     /// After timeouts.
     pub loss: EpisodeSums,
-    /// Undos at the end of an episode.
-    pub undone_at_exit: u64,
-    /// Undos without a change of state.
-    pub undone_silently: u64,
+    /// Undos.
+    pub undos: Undos,
+    /// Segments sent again without an event, by the socket's own count.
+    pub unseen_retransmits: u64,
+    /// Entries into fast recovery without an event, by the socket's own state.
+    pub unseen_entries: u64,
+    /// Segments that were on their way at the end of the recording.
+    pub open_at_end: u64,
+    /// Times that TCP saw reordering (`reord_seen`).
+    pub reordered: u64,
     /// Acknowledgements with a DSACK block below the acknowledgement.
     pub dsacks_below: u64,
     /// Acknowledgements with a DSACK block above it.
     pub dsacks_above: u64,
     /// Units of data that reached this end and began below `rcv_nxt`.
     pub duplicates_received: u64,
+    /// Units of data that reached this end and repeated some that waits above `rcv_nxt`.
+    pub duplicates_above: u64,
 }
 
 impl SenderSums {
     pub(super) fn add(&mut self, other: &SenderSums) {
         self.recovery.add(&other.recovery);
         self.loss.add(&other.loss);
-        self.undone_at_exit += other.undone_at_exit;
-        self.undone_silently += other.undone_silently;
+        self.undos.add(&other.undos);
+        self.unseen_retransmits += other.unseen_retransmits;
+        self.unseen_entries += other.unseen_entries;
+        self.open_at_end += other.open_at_end;
+        self.reordered += other.reordered;
         self.dsacks_below += other.dsacks_below;
         self.dsacks_above += other.dsacks_above;
         self.duplicates_received += other.duplicates_received;
+        self.duplicates_above += other.duplicates_above;
     }
 }
 
@@ -97,6 +111,9 @@ pub(super) struct Direction {
     paws: Paws,
     dsacks: [u64; 2],
     duplicates: u64,
+    /// Of the other direction: data that reached this end and repeated some above a gap.
+    duplicates_above: u64,
+    unseen: Unseen,
 }
 
 impl Direction {
@@ -154,21 +171,27 @@ impl Direction {
         self.limits.ack_sent(time, ack, pure);
     }
 
-    /// Data of this direction reaches the receiver.
-    pub(super) fn arrived(&mut self, data: &Data) {
+    /// Data of this direction reaches the receiver. True if some of it waits above a gap already.
+    pub(super) fn arrived(&mut self, data: &Data) -> bool {
         let start = self.sequence.place(data.seq);
         let end = start + u64::from(data.length);
         let rcv_nxt = self.sequence.near(data.rcv_nxt);
         if !data.discarded {
             self.limits.data_arrived(data.time, start, end, rcv_nxt);
         }
-        self.spurious.arrived(Arrival {
+        let repeats = self.spurious.arrived(Arrival {
             start,
             end,
             tsval: data.tsval,
             rcv_nxt,
             time: data.time,
         });
+        repeats && start >= rcv_nxt && !data.discarded
+    }
+
+    /// Data of the other direction that reached this end repeated some above a gap.
+    pub(super) fn repeated_above(&mut self) {
+        self.duplicates_above += 1;
     }
 
     /// A segment reaches this direction's sender: an acknowledgement. Returns the episode that was
@@ -180,7 +203,8 @@ impl Direction {
     ) -> Option<Undone> {
         let time = probe.header.time_ns;
         let state = State::from(probe);
-        let undone = self.episodes.state(time, &state);
+        self.unseen.state(&state, 0);
+        let undone = self.episodes.state(time, &state, true);
         self.limits.state(time, &state);
         let behind = probe.seq.wrapping_sub(probe.rcv_nxt) as i32;
         self.duplicates += u64::from(probe.payload_len > 0 && behind < 0);
@@ -240,7 +264,8 @@ impl Direction {
     pub(super) fn resent(&mut self, event: &event::Retransmit, cause: u32) {
         let time = event.header.time_ns;
         let state = State::from(event);
-        let undone = self.episodes.state(time, &state);
+        self.unseen.state(&state, u32::from(event.segments.max(1)));
+        let undone = self.episodes.state(time, &state, false);
         if let Some(undone) = undone {
             self.undone(undone);
         }
@@ -275,6 +300,7 @@ impl Direction {
     pub(super) fn congestion(&mut self, event: &event::CongState) {
         let time = event.header.time_ns;
         let state = State::from(event);
+        self.unseen.change(event.new, &state);
         let undone = self.episodes.change(time, event.new, &state);
         if let Some(undone) = undone {
             self.undone(undone);
@@ -298,7 +324,6 @@ impl Direction {
             spurious.add(tally);
         }
         let limits = self.limits.finish(hz);
-        let Undos { at_exit, silent } = self.episodes.undos;
         let (local, remote) = flow.names();
         let row = TcpFlow {
             netns: flow.netns,
@@ -308,11 +333,15 @@ impl Direction {
             sums: SenderSums {
                 recovery: self.episodes.recovery,
                 loss: self.episodes.loss,
-                undone_at_exit: at_exit,
-                undone_silently: silent,
+                undos: self.episodes.undos(),
+                unseen_retransmits: self.unseen.retransmits,
+                unseen_entries: self.unseen.entries,
+                open_at_end: if self.closed { 0 } else { self.unseen.open() },
+                reordered: self.unseen.reordered,
                 dsacks_below: self.dsacks[0],
                 dsacks_above: self.dsacks[1],
                 duplicates_received: self.duplicates,
+                duplicates_above: self.duplicates_above,
             },
             spurious,
             what_if,

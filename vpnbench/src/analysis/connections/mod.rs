@@ -13,6 +13,7 @@ mod direction;
 mod paws;
 pub mod sequence;
 pub mod state;
+mod unseen;
 
 use std::collections::BTreeMap;
 
@@ -192,7 +193,7 @@ impl Connections {
         let fin = u32::from(probe.tcp_flags & FIN != 0);
         let discarded = ours.discards(probe);
         if probe.payload_len + fin > 0 {
-            theirs.arrived(&Data {
+            let repeats = theirs.arrived(&Data {
                 time,
                 seq: probe.seq,
                 length: probe.payload_len + fin,
@@ -200,6 +201,9 @@ impl Connections {
                 rcv_nxt: probe.rcv_nxt,
                 discarded,
             });
+            if repeats {
+                ours.repeated_above();
+            }
         }
         let undone = ours.acknowledged(probe, discarded);
         if let Some(undone) = undone {

@@ -7,6 +7,7 @@ use vpnbench_common::event;
 #[expect(missing_docs, reason = "the kernel's names")]
 pub struct State {
     pub netns: u32,
+    pub state: u8,
     pub ca_state: u8,
     pub pending: u8,
     pub retransmits: u8,
@@ -33,6 +34,8 @@ pub struct State {
     pub reord_seen: u32,
     pub high_seq: u32,
     pub undo_marker: u32,
+    pub undo_retrans: i32,
+    pub total_retrans: u32,
     pub retrans_stamp: u32,
     pub tlp_high_seq: u32,
     pub prior_cwnd: u32,
@@ -52,6 +55,7 @@ macro_rules! state_of {
             fn from(event: &event::$event) -> State {
                 State {
                     netns: event.netns,
+                    state: event.state,
                     ca_state: event.ca_state,
                     pending: event.pending,
                     retransmits: event.retransmits,
@@ -78,6 +82,8 @@ macro_rules! state_of {
                     reord_seen: event.reord_seen,
                     high_seq: event.high_seq,
                     undo_marker: event.undo_marker,
+                    undo_retrans: event.undo_retrans,
+                    total_retrans: event.total_retrans,
                     retrans_stamp: event.retrans_stamp,
                     tlp_high_seq: event.tlp_high_seq,
                     prior_cwnd: event.prior_cwnd,

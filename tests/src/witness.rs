@@ -17,7 +17,8 @@ use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 use vpnbench_common::catalog::Tap;
-use vpnbench_tests::netns::unique;
+
+use crate::netns::unique;
 
 /// Room for events on each processor.
 const BUFFER_KIB: &str = "16384";
@@ -28,20 +29,26 @@ const RETRANSMITS: [&str; 2] = ["tcp_retransmit_skb", "tcp_retransmit_synack"];
 
 /// One event, as its line says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Fired {
-    pub(crate) event: String,
+pub struct Fired {
+    /// CLOCK_MONOTONIC in ns, exact to a microsecond.
+    pub time_ns: u64,
+    /// Its name.
+    pub event: String,
     /// The task that ran, or was interrupted.
-    pub(crate) tid: u32,
-    pub(crate) device: String,
-    pub(crate) len: u64,
-    pub(crate) segments: u64,
+    pub tid: u32,
+    /// Device, empty without one.
+    pub device: String,
+    /// Bytes of the skb.
+    pub len: u64,
+    /// Segments, at least 1.
+    pub segments: u64,
     /// Everything after the name of the event.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 /// Trace events that are being recorded.
 #[derive(Debug)]
-pub(crate) struct Witness {
+pub struct Witness {
     // Removed in this order.
     instance: Instance,
     _mounted: Mounted,
@@ -67,9 +74,12 @@ impl Drop for Instance {
 }
 
 impl Witness {
-    /// Starts to record the events of devices of these names, which should be nobody else's. None
-    /// if this kernel has no trace events: then nothing may be missing.
-    pub(crate) fn start(devices: &BTreeSet<String>) -> Result<Option<Self>> {
+    /// Starts to record the events of devices of these names (`*` stands for anything), which should be
+    /// nobody else's. None if this kernel has no trace events: then nothing may be missing.
+    ///
+    /// # Errors
+    /// When the kernel has them and does not record them.
+    pub fn start(devices: &BTreeSet<String>) -> Result<Option<Self>> {
         let directory = tempfile::tempdir()?;
         let none: Option<&str> = None;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -82,9 +92,10 @@ impl Witness {
         let instance = Instance(path);
         let names: Vec<String> = devices
             .iter()
-            .map(|device| format!("name == \"{device}\""))
+            .map(|device| format!("name ~ \"{device}\""))
             .collect();
         instance.write("buffer_size_kb", BUFFER_KIB)?;
+        instance.write("trace_clock", "mono")?;
         for event in EVENTS {
             instance.write(&format!("events/net/{event}/filter"), &names.join(" || "))?;
             instance.write(&format!("events/net/{event}/enable"), "1")?;
@@ -99,7 +110,10 @@ impl Witness {
     }
 
     /// Ends the recording; all events.
-    pub(crate) fn finish(self) -> Result<Vec<Fired>> {
+    ///
+    /// # Errors
+    /// When events were lost or cannot be read.
+    pub fn finish(self) -> Result<Vec<Fired>> {
         self.instance.write("tracing_on", "0")?;
         for entry in fs::read_dir(self.instance.0.join("per_cpu"))? {
             let stats = fs::read_to_string(entry?.path().join("stats"))?;
@@ -126,17 +140,19 @@ fn parse(line: &str) -> Result<Fired> {
     let parts = || {
         let (task, rest) = line.split_once(" [")?;
         let tid = task.trim_end().rsplit_once('-')?.1.parse().ok()?;
-        let (_, rest) = rest.split_once(": ")?;
+        let (before, rest) = rest.split_once(": ")?;
+        let seconds: f64 = before.rsplit(' ').next()?.parse().ok()?;
         let (event, text) = rest.split_once(": ")?;
-        Some((tid, event, text))
+        Some((tid, (seconds * 1e9) as u64, event, text))
     };
-    let (tid, event, text) = parts().with_context(|| format!("trace event: {line}"))?;
+    let (tid, time_ns, event, text) = parts().with_context(|| format!("trace event: {line}"))?;
     let field = |name: &str| {
         let mut words = text.split_whitespace();
         words.find_map(|word| word.strip_prefix(name))
     };
     let number = |name: &str| field(name).and_then(|value| value.parse().ok());
     Ok(Fired {
+        time_ns,
         event: event.to_owned(),
         tid,
         device: field("dev=").unwrap_or_default().to_owned(),
@@ -148,17 +164,19 @@ fn parse(line: &str) -> Result<Fired> {
 
 /// Packets that no program could see.
 #[derive(Debug, Default)]
-pub(crate) struct Hidden(Vec<Fired>);
+pub struct Hidden(Vec<Fired>);
 
 impl Hidden {
     /// Of all events, those on top of tasks other than the ones that programs did see.
-    pub(crate) fn new(mut events: Vec<Fired>, visible: &BTreeSet<u32>) -> Self {
+    #[must_use]
+    pub fn new(mut events: Vec<Fired>, visible: &BTreeSet<u32>) -> Self {
         events.retain(|event| !visible.contains(&event.tid));
         Self(events)
     }
 
     /// Units, bytes and segments at a tap of a device with `l2_len` bytes of link-layer header.
-    pub(crate) fn at(&self, tap: Tap, device: &str, l2_len: u64) -> [u64; 3] {
+    #[must_use]
+    pub fn at(&self, tap: Tap, device: &str, l2_len: u64) -> [u64; 3] {
         let (event, l2_len) = match tap {
             Tap::TunQueue | Tap::OuterQueue => ("net_dev_queue", 0),
             Tap::TunTx | Tap::OuterTx => ("net_dev_start_xmit", 0),
@@ -174,7 +192,8 @@ impl Hidden {
     }
 
     /// Retransmissions to an address, in skb units: the event does not say how many segments.
-    pub(crate) fn retransmissions(&self, to: std::net::IpAddr) -> u64 {
+    #[must_use]
+    pub fn retransmissions(&self, to: std::net::IpAddr) -> u64 {
         let field = match to {
             std::net::IpAddr::V4(_) => format!("daddr={to} "),
             std::net::IpAddr::V6(_) => format!("daddrv6={to} "),
@@ -186,12 +205,14 @@ impl Hidden {
     }
 
     /// Events.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether everything could be seen.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

@@ -1,0 +1,66 @@
+//! The wire beside its own log of every unit.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use vpnbench::lab::wire::{FATE_JUMPED, FATE_SENT, TruthRecord, read_truth};
+
+use crate::run::{End, Run};
+
+/// Port of the reference tunnel's outer sockets in the lab.
+const OUTER_PORT: u16 = 4600;
+
+/// The tunnel's datagrams that came from an end while recording.
+fn records(run: &Run, from: End) -> Result<Vec<TruthRecord>> {
+    let mut records = read_truth(&run.file("logs/wire.truth"))?;
+    let number = match from {
+        End::A => 1,
+        End::B => 2,
+    };
+    let (began, ended) = run.window;
+    records.retain(|one| {
+        let entered = u64::try_from(one.time_in_ns).unwrap_or(0);
+        one.from == number
+            && one.protocol == 17
+            && one.destination_port == OUTER_PORT
+            && (began..=ended).contains(&entered)
+    });
+    Ok(records)
+}
+
+/// Single datagrams leave the sender: the segments of a UDP_SEGMENT batch share IP identifications with
+/// those of the next one (`__ip_make_skb` takes one for all of them), so that a wire that cuts batches
+/// leaves nothing to tell them apart by.
+pub(crate) fn loss() -> Result<()> {
+    let run = Run::of(
+        "name = \"books\"\n[wire]\nbackend = \"embedded\"\nunit = \"packet\"\ntruth = \"wire.truth\"\n\
+         delay = \"2ms\"\nloss = \"2%\"\nduplicate = \"1%\"\n[vpn]\nname = \"reference\"\n\
+         [vpn.settings]\nouter_gso = false\n[benchmark]\nname = \"tcp\"\nduration = \"1s\"\n",
+    )?;
+    for end in [End::A, End::B] {
+        // A copy has the number of its original.
+        let mut units: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        for one in records(&run, end)? {
+            let unit = units.entry(one.number).or_default();
+            unit.0 = u64::from(one.segments);
+            unit.1 += u64::from([FATE_SENT, FATE_JUMPED].contains(&one.fate));
+        }
+        let sum = |count: fn(u64) -> u64| -> u64 {
+            units
+                .values()
+                .map(|(segments, arrived)| segments * count(*arrived))
+                .sum()
+        };
+        let stage = run.stage("wire", end)?;
+        run.equal("entered the wire", stage.entered, sum(|_| 1))?;
+        let lost = sum(|arrived| u64::from(arrived == 0));
+        run.lost("lost on the wire", stage, lost)?;
+        let copies = sum(|arrived| arrived.saturating_sub(1));
+        run.equal("copied by the wire", stage.duplicated, copies)?;
+        ensure!(
+            end == End::B || stage.lost > 3,
+            "hardly any traffic: {stage:?}"
+        );
+    }
+    run.adds_up()
+}

@@ -1,0 +1,211 @@
+//! A run of the lab with all that it left.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+use vpnbench::lab::tunnel::truth::{self, Fate, Line, Way};
+use vpnbench::report::model::{LedgerStage, Report, StageTime};
+use vpnbench::trace::Reader;
+use vpnbench_common::catalog::Tap;
+use vpnbench_tests::binary::vpnbench;
+use vpnbench_tests::witness::{Hidden, Witness};
+
+/// Devices of the lab's reference tunnels.
+const DEVICES: &str = "ref*";
+
+/// A run that has ended.
+pub(crate) struct Run {
+    folder: TempDir,
+    pub(crate) report: Report,
+    /// First and last moment of the recording, CLOCK_MONOTONIC in ns.
+    pub(crate) window: (u64, u64),
+    /// Segments that no program could see on the tunnel's devices.
+    pub(crate) hidden: u64,
+}
+
+/// One end of the reference tunnel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    A,
+    B,
+}
+
+impl End {
+    fn letter(self) -> &'static str {
+        match self {
+            End::A => "a",
+            End::B => "b",
+        }
+    }
+}
+
+impl Run {
+    /// Runs a scenario.
+    pub(crate) fn of(scenario: &str) -> Result<Run> {
+        Ok(Run::beside(scenario, |_| Ok(()))?.0)
+    }
+
+    /// Runs a scenario while `beside` does something with the process that runs it.
+    pub(crate) fn beside<T>(
+        scenario: &str,
+        beside: impl FnOnce(u32) -> Result<T>,
+    ) -> Result<(Run, T)> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("books.toml");
+        fs::write(&file, scenario)?;
+        let devices: BTreeSet<String> = [DEVICES.to_owned()].into();
+        let witness = Witness::start(&devices)?;
+        let mut command = vpnbench();
+        command.args(["lab", "run"]).arg(&file).arg("-o");
+        command.arg(folder.path().join("out"));
+        command.args(["--report", "json"]);
+        command.stdout(fs::File::create(folder.path().join("stdout"))?);
+        command.stderr(fs::File::create(folder.path().join("stderr"))?);
+        let mut child = command.spawn()?;
+        let done = beside(child.id());
+        let status = child.wait()?;
+        let done = done?;
+        let said = fs::read_to_string(folder.path().join("stderr"))?;
+        ensure!(status.success(), "{said}");
+        let fired = witness.map_or(Ok(Vec::new()), Witness::finish)?;
+        let report = fs::read(folder.path().join("out/report.json"))?;
+        let report: Report = serde_json::from_slice(&report)?;
+        ensure!(
+            report.capture.lost == 0,
+            "{} events lost",
+            report.capture.lost
+        );
+        let mut run = Run {
+            folder,
+            report,
+            window: (0, u64::MAX),
+            hidden: 0,
+        };
+        let visible = run.read_trace()?;
+        let (from, to) = run.window;
+        let fired = fired
+            .into_iter()
+            .filter(|one| (from..=to).contains(&one.time_ns));
+        let hidden = Hidden::new(fired.collect(), &visible);
+        // Only the names of tunnel devices are this run's alone.
+        let tunnels = run.report.interfaces.iter();
+        for interface in tunnels.filter(|one| one.device.starts_with("ref")) {
+            for tap in [Tap::TunQueue, Tap::TunTx, Tap::TunWrite] {
+                run.hidden += hidden.at(tap, &interface.device, 0)[2];
+            }
+        }
+        if run.hidden > 0 {
+            super::say(&format!("  {} segments on top of hidden tasks", run.hidden));
+        }
+        Ok((run, done))
+    }
+
+    /// Sets the window; the tasks on top of which programs ran.
+    fn read_trace(&mut self) -> Result<BTreeSet<u32>> {
+        let reader = Reader::open(&self.file("run.vbt"))?;
+        let began = reader.start().clock.monotonic_ns;
+        let mut tasks = BTreeSet::new();
+        let mut last = began;
+        let summary = reader.for_each(|event| {
+            tasks.insert(event.header().tid);
+            last = last.max(event.header().time_ns);
+        })?;
+        ensure!(summary.problems.is_empty(), "{:?}", summary.problems);
+        self.window = (began, last);
+        Ok(tasks)
+    }
+
+    /// A file of the run's directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join("out").join(name)
+    }
+
+    /// What became of each packet that an end of the tunnel read while recording.
+    pub(crate) fn truth(&self, end: End, way: Way) -> Result<Vec<Line>> {
+        let path = self.file(&format!("logs/tunnel-{}.truth.jsonl", end.letter()));
+        let mut lines = truth::read(&path)?;
+        let (from, to) = self.window;
+        lines.retain(|line| line.direction == way && (from..=to).contains(&line.entered_ns));
+        Ok(lines)
+    }
+
+    /// Packets of a fate that an end read while recording, copies left out.
+    pub(crate) fn count(&self, end: End, way: Way, fate: Fate) -> Result<u64> {
+        let lines = self.truth(end, way)?;
+        let counted = lines
+            .iter()
+            .filter(|line| line.fate == fate && line.copy.is_none());
+        Ok(counted.count() as u64)
+    }
+
+    /// A stage in the direction that begins at an end.
+    pub(crate) fn stage(&self, name: &str, from: End) -> Result<&LedgerStage> {
+        let ledger = self.report.ledger.as_ref().context("no ledger")?;
+        let mut stages = ledger.stages.iter();
+        let found = stages.find(|stage| stage.name == name && begins(&stage.direction, from));
+        found.with_context(|| format!("no {name} among {:?}", ledger.stages))
+    }
+
+    /// The time in a stage.
+    pub(crate) fn time(&self, name: &str, from: End) -> Result<&StageTime> {
+        let mut stages = self.report.stages.iter();
+        let found = stages.find(|stage| stage.name == name && begins(&stage.direction, from));
+        found.with_context(|| format!("no {name} among {:?}", self.report.stages))
+    }
+
+    /// A ledger's figure beside the truth: equal but for what nobody could see.
+    pub(crate) fn equal(&self, what: &str, found: u64, truth: u64) -> Result<()> {
+        super::say(&format!("  {what}: {found}, in truth {truth}"));
+        ensure!(
+            found.abs_diff(truth) <= self.hidden,
+            "{what}: {found}, in truth {truth}, hidden {}; ledger {:#?}",
+            self.hidden,
+            self.report.ledger
+        );
+        Ok(())
+    }
+
+    /// Losses of a stage beside the truth. What went in shortly before the end may be `inside`: the log
+    /// goes on and knows what became of it.
+    pub(crate) fn lost(&self, what: &str, stage: &LedgerStage, truth: u64) -> Result<()> {
+        self.equal(
+            what,
+            truth.clamp(stage.lost, stage.lost + stage.inside),
+            truth,
+        )
+    }
+
+    /// Every stage's books add up, and every line of the kernel's counters.
+    pub(crate) fn adds_up(&self) -> Result<()> {
+        let ledger = self.report.ledger.as_ref().context("no ledger")?;
+        let open: u64 = ledger
+            .stages
+            .iter()
+            .map(|one| one.unexplained.unsigned_abs())
+            .sum();
+        if self.hidden == 0 {
+            ensure!(open == 0 && ledger.balanced == Some(true), "{ledger:#?}");
+        } else {
+            ensure!(open <= self.hidden, "hidden {}: {ledger:#?}", self.hidden);
+        }
+        self.counters_agree()
+    }
+
+    /// The books of the kernel's counters.
+    pub(crate) fn counters_agree(&self) -> Result<()> {
+        for line in &self.report.books {
+            // What is hidden is missing at the devices' taps, too; TCP's total explains itself.
+            let must = self.hidden == 0 || line.counter == "TcpRetransSegs";
+            ensure!(!must || line.agrees != Some(false), "{line:?}");
+        }
+        Ok(())
+    }
+}
+
+fn begins(direction: &str, from: End) -> bool {
+    let first = direction.split(" > ").next().unwrap_or_default();
+    first.ends_with(&format!("-{}", from.letter()))
+}

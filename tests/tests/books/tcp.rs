@@ -1,0 +1,125 @@
+//! Retransmissions under the study's impairments, beside the kernel's counters and both daemons' logs
+//! of which copy of which segment went through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+use vpnbench::lab::tunnel::truth::{Fate, Line, Way};
+
+use crate::run::{End, Run};
+
+/// Port of iperf3's server.
+const PORT: u16 = 5201;
+/// Protocol number of TCP.
+const TCP: u8 = 6;
+
+/// What the daemons' logs say about the client's segments.
+#[derive(Default)]
+struct Truth {
+    /// Segments that were read from the sender's device once more.
+    resent: u64,
+    /// Of those, with an earlier copy that the receiver's device got.
+    spurious: u64,
+}
+
+/// Segments with payload by port, in the order in which the sender's device gave them.
+fn flows(lines: &[Line]) -> BTreeMap<u16, Vec<(u32, i64, Option<u64>)>> {
+    let mut lines: Vec<&Line> = lines.iter().filter(|line| line.copy.is_none()).collect();
+    lines.sort_by_key(|line| (line.entered_ns, line.sequence));
+    let mut flows: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+    for line in lines {
+        let Some(inner) = &line.inner else { continue };
+        let ours = inner.protocol == TCP && inner.destination_port == Some(PORT);
+        let payload = inner.payload.unwrap_or(0);
+        let places = inner.source_port.zip(inner.tcp_sequence);
+        if let (true, Some((port, seq))) = (ours && payload > 0, places) {
+            let segment = (seq, i64::from(payload), line.sequence);
+            flows.entry(port).or_default().push(segment);
+        }
+    }
+    flows
+}
+
+fn truth(run: &Run) -> Result<Truth> {
+    let arrived = run.truth(End::B, Way::Receive)?;
+    let arrived = arrived.iter().filter(|line| line.fate == Fate::Carried);
+    let arrived: BTreeSet<u64> = arrived.filter_map(|line| line.sequence).collect();
+    let mut found = Truth::default();
+    for flow in flows(&run.truth(End::A, Way::Transmit)?).into_values() {
+        // By place of the first byte: place after the last, and whether a copy arrived.
+        let mut sent: BTreeMap<i64, (i64, bool)> = BTreeMap::new();
+        let first = flow.first().map_or(0, |one| one.0);
+        let mut place = 0;
+        for (seq, length, outer) in flow {
+            let near = first.wrapping_add(place as u32);
+            let start = place + i64::from(seq.wrapping_sub(near) as i32);
+            place = place.max(start);
+            let end = start + length;
+            let mut copies = sent.range(..end).rev();
+            let mut copies = copies
+                .by_ref()
+                .take_while(|(_, (until, _))| *until > start)
+                .peekable();
+            if copies.peek().is_some() {
+                found.resent += 1;
+                found.spurious += u64::from(copies.all(|(_, (_, arrived))| *arrived));
+            }
+            let entry = sent.entry(start).or_insert((end, false));
+            entry.0 = entry.0.max(end);
+            entry.1 |= outer.is_some_and(|number| arrived.contains(&number));
+        }
+    }
+    Ok(found)
+}
+
+fn profile(name: &str) -> Result<()> {
+    let run = Run::of(&format!(
+        "name = \"books\"\n[wire]\nprofile = \"{name}\"\nbackend = \"embedded\"\nunit = \"packet\"\n\
+         [vpn]\nname = \"reference\"\n[vpn.settings]\ntruth_log = true\n\
+         [benchmark]\nname = \"tcp\"\nduration = \"4s\"\n"
+    ))?;
+    run.counters_agree()?;
+    let truth = truth(&run)?;
+    let retransmits = &run.report.retransmits;
+    let spurious = retransmits
+        .spurious
+        .as_ref()
+        .context("nothing was judged")?;
+    crate::say(&format!(
+        "  {name}: {} sent again, by the daemons {}; spurious {} of {} judged, in truth {}",
+        retransmits.total.unwrap_or(0),
+        truth.resent,
+        spurious.count,
+        spurious.judged,
+        truth.spurious
+    ));
+    ensure!(truth.resent > 20, "hardly anything was sent again");
+    ensure!(
+        spurious.evidence.original_seen.is_some(),
+        "the receiver was not seen"
+    );
+    // The handshake's retransmissions carry nothing; a segment may be cut anew.
+    let total = retransmits.total.context("no probe")?;
+    let tolerance = truth.resent / 100 + 1 + run.hidden;
+    ensure!(
+        total.abs_diff(truth.resent) <= tolerance,
+        "{total}, by the daemons {}",
+        truth.resent
+    );
+    ensure!(
+        spurious.count.abs_diff(truth.spurious) <= tolerance,
+        "{} spurious, in truth {}",
+        spurious.count,
+        truth.spurious
+    );
+    Ok(())
+}
+
+pub(crate) fn medium() -> Result<()> {
+    profile("medium")
+}
+
+pub(crate) fn low_and_high() -> Result<()> {
+    profile("low")?;
+    profile("high")
+}
