@@ -12,6 +12,9 @@ use super::rule::{Judgement, Known};
 use super::units;
 use crate::analysis::ledger::{LedgerStage, LossStructure};
 
+/// Name of the evidence that says which share of the packets a place lost.
+pub const LOST_RATIO: &str = "of those that entered";
+
 /// Stages at which a packet can get lost, in the order of the path.
 pub(super) const STAGES: [&str; 7] = [
     "tun-qdisc",
@@ -140,7 +143,7 @@ fn judge_open(facts: &Facts<'_>, stages: &[&str], place: &str, book: bool) -> Ju
             "ledger",
         )
         .expected("0"),
-        Evidence::new("of those that entered", here.ratio(), "ratio", "ledger"),
+        Evidence::new(LOST_RATIO, here.ratio(), "ratio", "ledger"),
     ];
     evidence.extend(retransmissions(facts));
     Known {

@@ -10,7 +10,7 @@ pub mod compare;
 pub mod confidence;
 pub mod facts;
 pub mod findings;
-mod loss;
+pub mod loss;
 pub mod model;
 mod rank;
 pub mod rule;

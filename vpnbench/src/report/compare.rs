@@ -9,6 +9,7 @@ use super::units::{duration, rate};
 use crate::explain::compare::conditions::Difference;
 use crate::explain::compare::decompose::Part;
 use crate::explain::compare::{Comparison, Pair, RunFacts, Verdict};
+use crate::explain::loss::LOST_RATIO;
 
 /// Conditions shown before the rest is counted.
 const CONDITIONS: usize = 10;
@@ -43,7 +44,7 @@ pub fn run_facts(report: &Report) -> RunFacts {
             .filter(|_| datagrams),
         survival: survival(report, &direction),
         stages_us: stages(report, &direction),
-        reductions: reductions(report),
+        reductions: reductions(report, &direction),
         conditions: conditions(report),
         findings: report
             .supported()
@@ -112,24 +113,39 @@ fn stages(report: &Report, direction: &str) -> BTreeMap<String, f64> {
     sums
 }
 
-/// What window reductions cost, by the finding that it belongs to.
-fn reductions(report: &Report) -> BTreeMap<String, f64> {
-    const CAUSES: [(&str, &str); 6] = [
+/// What makes senders reduce their windows, as a share of the packets sent: losses by their place, and
+/// spurious retransmissions.
+fn reductions(report: &Report, direction: &str) -> BTreeMap<String, f64> {
+    const PLACES: [(&str, &str); 5] = [
         ("path-loss", "loss on the wire"),
         ("tunnel-loss", "loss in the daemon"),
         ("tun-queue-overflow", "loss in tun-queue"),
         ("outer-receive-overflow", "loss in outer-socket"),
         ("outer-send-drop", "loss in outer-qdisc"),
-        ("spurious-retransmits", "spurious retransmissions"),
     ];
-    let share = |id: &str| {
+    let ratio = |id: &str| {
         let finding = report.findings.iter().find(|finding| finding.id == id)?;
-        finding.share
+        let lost = finding
+            .evidence
+            .iter()
+            .find(|one| one.metric == LOST_RATIO)?;
+        lost.value
     };
-    CAUSES
+    let mut all: BTreeMap<String, f64> = PLACES
         .iter()
-        .filter_map(|(id, name)| Some(((*name).to_owned(), share(id)?)))
-        .collect()
+        .filter_map(|(id, name)| Some(((*name).to_owned(), ratio(id)?)))
+        .collect();
+    let rows = report.ledger.iter().flat_map(|ledger| &ledger.stages);
+    let sent = rows
+        .filter(|row| row.direction == direction)
+        .map(|row| row.entered)
+        .max();
+    let spurious = report.retransmits.spurious.as_ref();
+    if let (Some(sent), Some(spurious)) = (sent.filter(|sent| *sent > 0), spurious) {
+        let share = spurious.count as f64 / sent as f64;
+        all.insert("spurious retransmissions".to_owned(), share);
+    }
+    all
 }
 
 /// Conditions by name, with places by their role, since names of devices and namespaces differ between runs.

@@ -39,7 +39,7 @@ pub struct RunFacts {
     pub survival: BTreeMap<String, f64>,
     /// Mean time in us by stage, both directions added.
     pub stages_us: BTreeMap<String, f64>,
-    /// Part of the busy time that window reductions cost, by their cause.
+    /// What makes senders reduce their windows, as a share of the packets sent, by cause.
     pub reductions: BTreeMap<String, f64>,
     /// Conditions by name.
     pub conditions: BTreeMap<String, String>,
