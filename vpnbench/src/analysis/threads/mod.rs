@@ -385,7 +385,7 @@ impl Threads {
             if lost == 0 && at_end.is_none_or(there) && thread.since_ns < end_ns {
                 let state = thread.state;
                 if state == State::Running {
-                    thread.tail_ns = end_ns - thread.since_ns;
+                    thread.tail_ns = end_ns.saturating_sub(thread.on_since_ns);
                 }
                 self.enter(at, end_ns, state);
             }

@@ -79,6 +79,8 @@ pub(super) struct Thread {
     pub(super) ended: bool,
     pub(super) state: State,
     pub(super) since_ns: u64,
+    /// When it began to run, if it runs.
+    pub(super) on_since_ns: u64,
     pub(super) switches: u64,
     pub(super) preemptions: u64,
     pub(super) migrations: u64,
@@ -165,6 +167,9 @@ impl Thread {
                 *self.cores.entry(cpu).or_default() += slice;
             }
         }
+        if state == State::Running && old != State::Running {
+            self.on_since_ns = now_ns;
+        }
         self.in_hand &= state.awake();
         self.state = state;
         self.since_ns = now_ns;
@@ -238,7 +243,7 @@ impl Thread {
         let now = switch.header.time_ns;
         let (runtime, delay) = (switch.prev_runtime_ns, switch.prev_run_delay_ns);
         let slice = match self.state {
-            State::Running => now.saturating_sub(self.since_ns),
+            State::Running => now.saturating_sub(self.on_since_ns),
             _ => 0,
         };
         let earlier = *self

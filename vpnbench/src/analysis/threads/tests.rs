@@ -224,8 +224,9 @@ fn a_thread_that_polls_without_work_is_not() {
     assert!(near(thread.cpu_s, 1.0), "{}", thread.cpu_s);
     assert!(near(thread.schedstat_cpu_s.expect("in both"), 1.0));
     let share = thread.saturated_share.expect("known");
-    assert!((share - 0.1).abs() < 0.01, "{share}");
-    assert!(thread.idle_cpu_s.expect("known") > 0.89);
+    // Of each 10 ms the 2 until the first read that finds nothing.
+    assert!((share - 0.2).abs() < 0.01, "{share}");
+    assert!(thread.idle_cpu_s.expect("known") > 0.79);
     assert_eq!(output.limits[0].bottleneck, None);
 }
 
