@@ -356,8 +356,13 @@ impl Timeline {
         for record in &self.events {
             writer.push(0, bytemuck::cast_slice(record))?;
         }
+        let lost: Vec<(u8, u64)> = self
+            .lost
+            .iter()
+            .map(|(probe, lost)| (*probe, *lost))
+            .collect();
         writer.symbols(&self.symbols)?;
-        writer.end_epoch(self.end.clock.monotonic_ns, &[])?;
+        writer.end_epoch(self.end.clock.monotonic_ns, &lost)?;
         Ok(writer.finish(&self.end)?.0)
     }
 

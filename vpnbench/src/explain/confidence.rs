@@ -58,9 +58,9 @@ mod tests {
 
     #[test]
     fn counts_decide() {
-        // Quantiles of Beta(0.5, 25.5) and Beta(10.5, 990.5), from R's pbeta.
-        assert!((ratio_above(0.0, 25.0, 0.05) - 0.1060).abs() < 2e-3);
-        assert!((ratio_above(10.0, 1000.0, 0.01) - 0.5418).abs() < 2e-2);
+        // Upper tails of Beta(0.5, 25.5) and Beta(10.5, 990.5), from SciPy's beta.sf.
+        assert!((ratio_above(0.0, 25.0, 0.05) - 0.107_503).abs() < 1e-5);
+        assert!((ratio_above(10.0, 1000.0, 0.01) - 0.520_943).abs() < 1e-5);
         assert!(ratio_above(0.0, 100_000.0, 1e-3) < 1e-9);
         assert!(ratio_above(1000.0, 100_000.0, 1e-3) > 1.0 - 1e-9);
         assert!(

@@ -27,11 +27,12 @@ pub(super) const RULE: Rule = Rule {
 fn judge(facts: &Facts<'_>) -> Judgement {
     let mut judgement = loss::judge(facts, &["wire"], "the wire between the hosts");
     if let Judgement::Known(known) = &mut judgement {
-        let row = loss::structure(facts);
-        if let Some(mean) = row.and_then(|row| row.run_mean) {
+        if let Some(row) = loss::structure(facts)
+            && let Some(mean) = row.run_mean
+        {
             known.evidence.push(
                 Evidence::new(
-                    "mean length of a run of losses",
+                    format!("mean length of a run of lost {} packets", row.level),
                     mean,
                     "packets",
                     "ledger.structure",
