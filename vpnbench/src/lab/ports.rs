@@ -75,12 +75,13 @@ fn has_open(program: &Process, transport: Transport, port: u16) -> bool {
     let holds = |inode| own.contains(&(transport.number(), inode));
     match transport {
         Transport::Tcp => {
+            let multipath = socket::holds_multipath(program.pid());
             let all = [view.tcp(), view.tcp6()];
             let mut entries = all.into_iter().flatten().flatten();
             entries.any(|entry| {
                 entry.state == TcpState::Listen
                     && entry.local_address.port() == port
-                    && holds(entry.inode)
+                    && (multipath || holds(entry.inode))
             })
         }
         Transport::Udp => {

@@ -40,6 +40,19 @@ pub(crate) fn inodes(pid: u32) -> BTreeSet<(u8, u64)> {
     inodes
 }
 
+/// Whether a process holds a multipath TCP socket, as Go's listeners are by default. The kernel's
+/// tables list its subflows only, under inode numbers that no descriptor has (net/mptcp/subflow.c).
+pub(crate) fn holds_multipath(pid: u32) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 32];
+    entries.flatten().any(|entry| {
+        rustix::fs::getxattr(entry.path(), c"system.sockprotoname", &mut buffer)
+            .is_ok_and(|(name, _)| name.starts_with(b"MPTCP"))
+    })
+}
+
 /// Asks a socket for its protocol, so that unix and netlink sockets are not searched for in every
 /// namespace, nor the TCP tables for UDP: the kernel walks its whole hash table for those.
 fn protocols(path: &std::path::Path) -> &'static [u8] {
