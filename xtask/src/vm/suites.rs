@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_script_goes_on_after_a_failure_and_says_so_at_the_end() {
         let wanted = [
-            Wanted::Command("echo it's; false".to_owned()),
+            Wanted::Command("echo \"it's\"; false".to_owned()),
             Wanted::Command("echo second".to_owned()),
         ];
         let environment = BTreeMap::from([("WORD", "two words".to_owned())]);
