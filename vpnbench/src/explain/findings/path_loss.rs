@@ -26,20 +26,19 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(facts: &Facts<'_>) -> Judgement {
     let mut judgement = loss::judge(facts, &["wire"], "the wire between the hosts");
-    if let Judgement::Known(known) = &mut judgement {
-        if let Some(row) = loss::structure(facts)
-            && let Some(mean) = row.run_mean
-        {
-            known.evidence.push(
-                Evidence::new(
-                    format!("mean length of a run of lost {} packets", row.level),
-                    mean,
-                    "packets",
-                    "ledger.structure",
-                )
-                .expected("1 where losses are independent"),
-            );
-        }
+    if let Judgement::Known(known) = &mut judgement
+        && let Some(row) = loss::structure(facts)
+        && let Some(mean) = row.run_mean
+    {
+        known.evidence.push(
+            Evidence::new(
+                format!("mean length of a run of lost {} packets", row.level),
+                mean,
+                "packets",
+                "ledger.structure",
+            )
+            .expected("1 where losses are independent"),
+        );
     }
     judgement
 }
