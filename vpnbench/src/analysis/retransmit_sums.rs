@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vpnbench_common::catalog::ProbeId;
+use vpnbench_common::catalog::{Kind, PROBES, ProbeId};
 
 use super::Context;
 use super::cause::{CA_LOSS, Cause};
@@ -153,9 +153,16 @@ impl Sums {
     }
 }
 
-/// Whether events were lost that say what arrived.
+/// Whether events were lost that tell a verdict: what was sent again, what arrived, and the packets
+/// whose timestamps tell an original from its retransmission.
 fn incomplete(context: &Context<'_>) -> bool {
-    lost(context, ProbeId::TcpProbe) || lost(context, ProbeId::TcpRetransmitSkb)
+    let packets = PROBES
+        .iter()
+        .filter(|probe| probe.kinds.contains(&Kind::Packet))
+        .map(|probe| probe.id);
+    packets
+        .chain([ProbeId::TcpProbe, ProbeId::TcpRetransmitSkb])
+        .any(|probe| lost(context, probe))
 }
 
 fn lost(context: &Context<'_>, probe: ProbeId) -> bool {

@@ -317,7 +317,8 @@ pub struct Retransmits {
 pub struct Spurious {
     /// Segments proven spurious.
     pub count: u64,
-    /// Of the segments that could be judged; null if events were lost that could prove more.
+    /// Of the segments that could be judged; null if events were lost that could decide more of them:
+    /// packets (their timestamps), arrivals or retransmissions.
     pub ratio: Option<f64>,
     /// Segments by cause.
     pub by_cause: ByCause,
