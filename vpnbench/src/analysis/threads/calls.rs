@@ -167,7 +167,7 @@ impl Calls {
         let (place, descriptor) = self.place(call, way, fds);
         let nothing = call.ret == AGAIN;
         let spent = cpu_ns.saturating_sub(self.mark_ns);
-        self.mark_ns = cpu_ns;
+        self.mark_ns = self.mark_ns.max(cpu_ns);
         let (in_call, around, softirq) = self.split(call, spent);
         self.sums[Place::Softirq as usize].cpu_ns += softirq;
         let before = self.after.unwrap_or(Place::Other);

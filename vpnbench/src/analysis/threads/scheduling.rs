@@ -86,8 +86,11 @@ pub(super) struct Thread {
     pub(super) migrations: u64,
     cpu: Option<u16>,
     pub(super) cores: BTreeMap<u16, u64>,
-    /// ns on a CPU up to the last change of state.
+    /// ns on a CPU up to the last change of state, by the times of switches.
     on_ns: u64,
+    /// What the scheduler's own counter says beyond `on_ns`, ns. It charges a thread up to the moment
+    /// it is taken off the queue; the search for the next one, and steal, are in `on_ns` only.
+    skew_ns: i64,
     /// The daemon's clock at the last change of state.
     seen: Clock,
     /// ns by state and by which of the daemon's queues held something; in the second half with a packet
@@ -235,7 +238,8 @@ impl Thread {
     /// ns on a CPU up to now, as far as seen.
     pub(super) fn on_cpu(&self, now_ns: u64) -> u64 {
         let running = self.state == State::Running;
-        self.on_ns + u64::from(running) * now_ns.saturating_sub(self.since_ns)
+        let seen = self.on_ns + u64::from(running) * now_ns.saturating_sub(self.since_ns);
+        seen.saturating_add_signed(self.skew_ns)
     }
 
     /// It stops running, by the scheduler's counters. Returns the state it goes to.
@@ -253,8 +257,14 @@ impl Thread {
         if let Some((off, call, descriptor)) = self.unsplit.take() {
             self.sleep(call, descriptor, off.saturating_sub(waited));
         }
+        let mut uncharged = 0;
+        if self.state == State::Running {
+            let charged = runtime.saturating_sub(self.last.map_or(earlier.0, |last| last.0));
+            self.skew_ns += charged as i64 - slice as i64;
+            uncharged = slice.saturating_sub(charged);
+        }
         self.last = Some((runtime, delay));
-        self.off_since = Some(now);
+        self.off_since = Some(now - uncharged);
         self.switches += 1;
         self.cpu.get_or_insert(switch.header.cpu);
         if switch.preempted != 0 || switch.prev_state == 0 {

@@ -196,6 +196,30 @@ fn one_thread(spinning: bool) -> Output {
 }
 
 #[test]
+fn stages_add_up_to_what_the_scheduler_charged() {
+    let mut run = Run::new();
+    // Each time the scheduler charges 0.2 ms less than the switches are apart: it searched for the next.
+    for round in 0..5 {
+        let (at, charged) = (f64::from(round) * 100.0, f64::from(round) * 10.6);
+        run.on(at, DAEMON);
+        run.taken(at + 1.0, DAEMON, Tap::TunRead, 1);
+        run.call(at + 2.0, DAEMON, READ, 3, 1000, 2.0);
+        run.off(at + 10.0, DAEMON, READ, charged + 9.8);
+        run.on(at + 50.0, DAEMON);
+        run.call(at + 51.0, DAEMON, READ, 3, -11, 43.0);
+        run.off(at + 51.0, DAEMON, READ, charged + 10.6);
+    }
+    let output = run.finish();
+    let thread = &output.threads[0];
+    let stages: f64 = thread.stages.iter().map(|stage| stage.cpu_s).sum();
+    assert!(
+        (stages - thread.cpu_s).abs() < 1e-6,
+        "{stages} of {}",
+        thread.cpu_s
+    );
+}
+
+#[test]
 fn a_thread_with_work_is_saturated_and_its_ceiling_follows() {
     let output = one_thread(false);
     let thread = thread(&output, DAEMON);

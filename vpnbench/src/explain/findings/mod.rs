@@ -3,6 +3,9 @@
 mod ack_path_delay;
 mod audit;
 mod cpu;
+mod cpu_contention;
+mod crypto_bound;
+mod daemon_thread_saturated;
 mod fixed_timer_wait;
 mod gro_masks_reordering;
 mod gso_batch_impairment;
@@ -17,9 +20,11 @@ mod path_detour;
 mod path_loss;
 mod path_reordering;
 mod periodic_stall;
+mod serialized_send_pipeline;
 mod size_dependent_loss;
 mod small_datagram_overhead;
 mod spurious_retransmits;
+mod syscall_bound;
 mod tail_loss_timeouts;
 mod tun_queue_overflow;
 mod tunnel_bufferbloat;
@@ -31,11 +36,11 @@ use super::rule::Rule;
 
 /// All claims but `healthy`, which is judged from them.
 pub const RULES: &[&Rule] = &[
-    &cpu::SATURATED,
-    &cpu::CONTENTION,
-    &cpu::CRYPTO,
-    &cpu::SYSCALL,
-    &cpu::SERIALIZED,
+    &daemon_thread_saturated::RULE,
+    &cpu_contention::RULE,
+    &crypto_bound::RULE,
+    &syscall_bound::RULE,
+    &serialized_send_pipeline::RULE,
     &tunnel_bufferbloat::RULE,
     &tun_queue_overflow::RULE,
     &outer_receive_overflow::RULE,

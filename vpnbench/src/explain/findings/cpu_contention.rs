@@ -1,0 +1,77 @@
+//! Threads of the path wait for a core.
+
+use vpnbench_common::catalog::ProbeId;
+
+use crate::explain::facts::Facts;
+use crate::explain::model::Evidence;
+use crate::explain::rule::{Judgement, Known, Need, Rule};
+use crate::explain::{bounds, confidence, units};
+
+pub(super) const RULE: Rule = Rule {
+    id: "cpu-contention",
+    claim: "runnable threads of the path wait for a core (run-queue delay), including softirq pressure",
+    judged: "share of the time between the daemon's first and last packet in which the thread that waits most was runnable, not running, and packets waited for it (docs/threads.md); a time slice of the scheduler is one observation",
+    needs: &[
+        Need::Daemon,
+        Need::Probe(ProbeId::SchedSwitch),
+        Need::Probe(ProbeId::SchedWaking),
+    ],
+    remedy: "give the path cores of its own: fewer workers than cores, taskset or cpusets for daemon and benchmark, nothing else on the machine, the two ends on two machines",
+    refuted_by: "threads with work run at once",
+    consequence_of: &[],
+    lower_bound: false,
+    judge,
+};
+
+fn judge(facts: &Facts<'_>) -> Judgement {
+    let Some(daemon) = super::cpu::busiest(facts) else {
+        return Judgement::unseen("no daemon carried packets while its threads were watched");
+    };
+    let threads = facts
+        .outputs
+        .threads
+        .threads
+        .iter()
+        .filter(|thread| thread.role == "daemon");
+    let waits = threads.filter_map(|thread| {
+        let waiting = (thread.saturated_share? - thread.working_share?).max(0.0);
+        Some((waiting, thread))
+    });
+    let Some((waiting, thread)) = waits.max_by(|a, b| a.0.total_cmp(&b.0)) else {
+        return Judgement::unseen("no thread of a daemon was followed");
+    };
+    let cores = f64::from(facts.context.start.host.cpus);
+    Known {
+        probability: confidence::time_above(
+            waiting,
+            daemon.window_s,
+            super::cpu::SLICE_S,
+            bounds::MATERIAL,
+        ),
+        share: Some(waiting),
+        summary: format!(
+            "{} waited for a core {} of the time while packets waited for it",
+            thread.comm,
+            units::percent(waiting)
+        ),
+        evidence: vec![
+            Evidence::new(
+                "runnable without a core while work waited",
+                waiting,
+                "of the time",
+                "threads",
+            )
+            .expected("0 %"),
+            Evidence::new(
+                "threads of the daemon that waited for a core, on average",
+                daemon.waiting_for_core,
+                "threads",
+                "daemons",
+            )
+            .expected("0"),
+            Evidence::new("cores", cores, "cores", "run"),
+        ],
+        remedy: None,
+    }
+    .into()
+}
