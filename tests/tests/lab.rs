@@ -17,6 +17,9 @@ use vpnbench::lab::benchmark::Spec;
 use vpnbench::lab::{self, Bench, LabError, LabOptions, Run, Vpn, signals};
 
 /// Set in the child: it runs the lab instead of the tests.
+#[path = "lab/cores.rs"]
+mod cores;
+
 const CHILD: &str = "VPNBENCH_LAB_CHILD";
 
 type Outcome = Result<(), Failed>;
@@ -61,6 +64,11 @@ const CASES: &[Case] = &[
         name: "a_sysctl_is_set_in_its_host_only",
         needs: &["ping"],
         run: sysctl_of_a_host,
+    },
+    Case {
+        name: "daemons_and_benchmark_keep_to_their_cores",
+        needs: &[TUN, "iperf3"],
+        run: cores::kept,
     },
     Case {
         name: "a_client_does_not_outlive_its_run",
@@ -136,6 +144,7 @@ fn options(vpn: Vpn, bench: Bench) -> LabOptions {
         wire: lab::WireSpec::default(),
         seed: 1,
         sysctls: lab::Sysctls::default(),
+        cpus: lab::Cpus::default(),
         logs: None,
     }
 }

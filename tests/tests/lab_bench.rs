@@ -207,6 +207,7 @@ fn start(vpn: Vpn, spec: Spec, logs: &Path) -> Result<Run, Failed> {
         wire: WireSpec::default(),
         seed: 1,
         sysctls: lab::Sysctls::default(),
+        cpus: lab::Cpus::default(),
         logs: Some(logs.to_owned()),
     })?)
 }

@@ -103,6 +103,7 @@ fn options(vpn: Spec, kind: TopologyKind) -> LabOptions {
         wire: lab::WireSpec::default(),
         seed: 1,
         sysctls: lab::Sysctls::default(),
+        cpus: lab::Cpus::default(),
         logs: None,
     }
 }

@@ -14,6 +14,7 @@ use vpnbench_tests::trials::Trials;
 
 mod wire {
     pub(crate) mod embedded;
+    pub(crate) mod host;
     pub(crate) mod probe;
     pub(crate) mod profiles;
 }
@@ -49,9 +50,10 @@ fn main() -> ExitCode {
         Err(_) => Some("cannot tell whether there is sch_netem"),
     };
     let mut trials = Trials::new(&arguments);
-    let groups: [(&[Case], Option<&str>, bool); 5] = [
+    let groups: [(&[Case], Option<&str>, bool); 6] = [
         (wire::embedded::CASES, missing, false),
         (wire::profiles::CASES, missing, false),
+        (wire::host::CASES, missing, false),
         (wire::profiles::NETEM, netem, false),
         (wire::profiles::PING, missing, true),
         (wire::profiles::PING_NETEM, netem, true),

@@ -14,7 +14,7 @@ use crate::{Case, Outcome, check};
 
 /// Name and body of each case.
 pub(crate) const CASES: &[Case] = &[
-    ("the_truth_log_is_what_happened", truth_log),
+    ("the_truth_log_is_what_happened", || truth_log("egress")),
     (
         "loss_takes_whole_batches_as_units_and_parts_as_packets",
         units,
@@ -37,9 +37,10 @@ pub(crate) const CASES: &[Case] = &[
 
 const BATCH: u64 = 20;
 
-fn truth_log() -> Outcome {
+pub(crate) fn truth_log(place: &str) -> Outcome {
     let wire = "backend = 'embedded'\nprofile = 'medium'\nmodel = 'exact'\ntruth = 'truth.bin'";
-    let run = probe::start(wire, Topology::default())?;
+    let wire = format!("{wire}\nplace = '{place}'");
+    let run = probe::start(&wire, Topology::default())?;
     let arrived = flood(&run.hosts.a, &run.hosts.b, singles(5000))?;
     // Ended in order, it writes out what it has; the file goes with the run.
     let process = run.wire.process().ok_or("no process")?;

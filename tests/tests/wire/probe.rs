@@ -28,6 +28,7 @@ pub(crate) fn start(wire: &str, topology: Topology) -> Result<Run, Failed> {
         wire,
         seed: 7,
         sysctls: lab::Sysctls::default(),
+        cpus: lab::Cpus::default(),
         logs: None,
     })?;
     Ok(run)

@@ -13,26 +13,26 @@ use crate::{Case, Outcome, check, say};
 pub(crate) const CASES: &[Case] = &[
     ("baseline_loses_and_delays_nothing", baseline),
     ("low_comes_out_as_predicted", || {
-        counts("low", Backend::Embedded)
+        counts("low", Backend::Embedded, "egress")
     }),
     ("medium_comes_out_as_predicted", || {
-        counts("medium", Backend::Embedded)
+        counts("medium", Backend::Embedded, "egress")
     }),
     ("high_comes_out_as_predicted", || {
-        counts("high", Backend::Embedded)
+        counts("high", Backend::Embedded, "egress")
     }),
 ];
 
 /// The same on the kernel's netem, and both side by side.
 pub(crate) const NETEM: &[Case] = &[
     ("low_comes_out_as_predicted_on_netem", || {
-        counts("low", Backend::Netem)
+        counts("low", Backend::Netem, "egress")
     }),
     ("medium_comes_out_as_predicted_on_netem", || {
-        counts("medium", Backend::Netem)
+        counts("medium", Backend::Netem, "egress")
     }),
     ("high_comes_out_as_predicted_on_netem", || {
-        counts("high", Backend::Netem)
+        counts("high", Backend::Netem, "egress")
     }),
     ("low_reorders_alike_on_both", || alike("low")),
     ("medium_reorders_alike_on_both", || alike("medium")),
@@ -91,7 +91,7 @@ fn baseline() -> Outcome {
 }
 
 /// Runs something over each model and unit that a backend has, and collects what failed.
-fn each(name: &str, backend: Backend, body: impl Fn(&Run) -> Outcome) -> Outcome {
+fn each(name: &str, backend: Backend, place: &str, body: impl Fn(&Run) -> Outcome) -> Outcome {
     let (label, models): (_, &[&str]) = match backend {
         Backend::Netem => ("netem", &["netem"]),
         _ => ("embedded", &["netem", "exact"]),
@@ -100,7 +100,7 @@ fn each(name: &str, backend: Backend, body: impl Fn(&Run) -> Outcome) -> Outcome
     for model in models {
         for unit in ["skb", "packet"] {
             let wire = format!(
-                "backend = '{label}'\nprofile = '{name}'\nmodel = '{model}'\nunit = '{unit}'"
+                "backend = '{label}'\nprofile = '{name}'\nmodel = '{model}'\nunit = '{unit}'\nplace = '{place}'"
             );
             let run = probe::start(&wire, Topology::default())?;
             if let Err(failed) = body(&run) {
@@ -113,8 +113,8 @@ fn each(name: &str, backend: Backend, body: impl Fn(&Run) -> Outcome) -> Outcome
     check(failures.is_empty(), failures.join("; "))
 }
 
-fn counts(name: &str, backend: Backend) -> Outcome {
-    each(name, backend, |run| {
+pub(crate) fn counts(name: &str, backend: Backend, place: &str) -> Outcome {
+    each(name, backend, place, |run| {
         let arrived = flood(&run.hosts.a, &run.hosts.b, single())?;
         let account = run.wire.account()?;
         let host = &account.hosts[0];
@@ -206,7 +206,7 @@ fn pings(name: &str, backend: Backend) -> Outcome {
     let plain = probe::start(plain, Topology::default())?;
     let idle_ns = ping(&plain)?;
     plain.finish()?;
-    each(name, backend, |run| {
+    each(name, backend, "egress", |run| {
         let found = ping(run)?;
         let account = run.wire.account()?;
         let of = |host: &HostAccount| host.configured.expected_delay_ns(account.model);

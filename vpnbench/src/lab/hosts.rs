@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::{LabError, Result};
+use super::scenario::set_sysctl;
 use super::undo::Undo;
 use super::{netlink, netns};
 
@@ -113,9 +114,14 @@ impl Hosts {
     }
 }
 
+/// Whether the kernel has IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
 /// Creates the hosts' namespaces, without devices but `lo`; nothing of it touches the caller's.
 pub(crate) fn create(undo: &mut Undo, id: &str, topology: &Topology) -> Result<Hosts> {
-    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    let has_ipv6 = has_ipv6();
     let labels = topology.labels();
     let mut hosts = (1..).zip(labels).map(|(number, label)| {
         let host = host(id, label, number, has_ipv6 && topology.ipv6);
@@ -159,10 +165,10 @@ fn set_sysctls(has_ipv6: bool, uses_ipv6: bool) -> Result<()> {
         for scope in ["all", "default"] {
             // Duplicate address detection keeps an address unusable for a second or two, and
             // router solicitations are traffic nobody asked for.
-            sysctl(&format!("ipv6/conf/{scope}/accept_dad"), "0")?;
-            sysctl(&format!("ipv6/conf/{scope}/router_solicitations"), "0")?;
+            set_sysctl(&format!("net.ipv6.conf.{scope}.accept_dad"), "0")?;
+            set_sysctl(&format!("net.ipv6.conf.{scope}.router_solicitations"), "0")?;
             if !uses_ipv6 {
-                sysctl(&format!("ipv6/conf/{scope}/disable_ipv6"), "1")?;
+                set_sysctl(&format!("net.ipv6.conf.{scope}.disable_ipv6"), "1")?;
             }
         }
     }
@@ -170,7 +176,7 @@ fn set_sysctls(has_ipv6: bool, uses_ipv6: bool) -> Result<()> {
     // Outside the first namespace the kernel refuses a default that is not generally allowed here
     // (tcp_allowed_congestion_control); then only the benchmark's own option pins it.
     if cubic_is_available() {
-        let _refused = sysctl("ipv4/tcp_congestion_control", "cubic");
+        let _refused = set_sysctl("net.ipv4.tcp_congestion_control", "cubic");
     }
     Ok(())
 }
@@ -184,11 +190,6 @@ pub(crate) fn cubic_is_available() -> bool {
 pub(crate) fn congestion_is_available(name: &str) -> bool {
     fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")
         .is_ok_and(|available| available.split_whitespace().any(|one| one == name))
-}
-
-fn sysctl(name: &str, value: &str) -> Result<()> {
-    let path = Path::new("/proc/sys/net").join(name);
-    fs::write(&path, value).map_err(LabError::file("writing", &path))
 }
 
 #[cfg(test)]

@@ -40,10 +40,13 @@ pub use hosts::{Host, Hosts, Topology, TopologyKind};
 pub use netns::enter_netns;
 pub use process::Process;
 pub use registry::down;
-pub use scenario::{Scenario, Sysctls};
+use scenario::cpus;
+pub use scenario::{Cpus, Scenario, Sysctls};
 use undo::Undo;
 pub use vpn::{Tunnel, Vpn};
 pub use wire::{Wire, WireSpec};
+
+use nix::sched::CpuSet;
 
 use crate::probe::discover::Selector;
 use crate::probe::netns::NetnsSpec;
@@ -64,6 +67,8 @@ pub struct LabOptions {
     pub seed: u64,
     /// Sysctls of the hosts' namespaces.
     pub sysctls: Sysctls,
+    /// Cores that daemons and benchmark are kept to.
+    pub cpus: Cpus,
     /// Where logs of daemons and servers are kept. Without it they vanish with the run; an error
     /// quotes their last lines either way.
     pub logs: Option<PathBuf>,
@@ -94,8 +99,16 @@ pub struct Run {
     /// What the VPN's adapter put into the run's directory.
     vpn_files: Vec<PathBuf>,
     vpn_kept: vpn::Kept,
+    cores: Cores,
     logs: PathBuf,
     undo: Undo,
+}
+
+/// `[cpus]`, as the kernel takes it.
+#[derive(Debug, Clone, Copy)]
+struct Cores {
+    daemon: Option<CpuSet>,
+    benchmark: Option<CpuSet>,
 }
 
 impl Run {
@@ -182,6 +195,7 @@ impl Run {
         }
         let started_ns = monotonic_ns();
         if count > 0 {
+            self.undo.keep_to(self.cores.daemon);
             let setup = vpn::Setup {
                 id: &self.id,
                 hosts: &self.hosts,
@@ -190,6 +204,7 @@ impl Run {
                 kept: &mut self.vpn_kept,
             };
             let again = outcome.and_then(|()| vpn::start(&self.vpn, setup));
+            self.undo.keep_to(self.cores.benchmark);
             outcome = again.map(|tunnel| self.tunnel = tunnel);
         }
         benchmark::Restarted {
@@ -214,6 +229,10 @@ pub fn start(options: &LabOptions) -> Result<Run> {
         return Err(LabError::NotPermitted);
     }
     signals::install()?;
+    let cores = Cores {
+        daemon: cpus::usable(&options.cpus.daemon)?,
+        benchmark: cpus::usable(&options.cpus.benchmark)?,
+    };
     match down() {
         Ok(ids) => ids
             .iter()
@@ -242,6 +261,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     let wire = wire::start(&options.wire, setup)?;
     let before = entries(undo.directory());
     let mut vpn_kept = vpn::Kept::new();
+    undo.keep_to(cores.daemon);
     let setup = vpn::Setup {
         id: &id,
         hosts: &hosts,
@@ -252,6 +272,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     let tunnel = vpn::start(&options.vpn, setup)?;
     let mut vpn_files = entries(undo.directory());
     vpn_files.retain(|path| !before.contains(path));
+    undo.keep_to(cores.benchmark);
     let setup = benchmark::Setup {
         hosts: &hosts,
         tunnel: &tunnel,
@@ -278,6 +299,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
         vpn: options.vpn.clone(),
         vpn_files,
         vpn_kept,
+        cores,
         logs,
         undo,
     })

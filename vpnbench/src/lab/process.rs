@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::error::{LabError, Result};
 use super::netns;
@@ -146,12 +148,13 @@ pub(crate) struct Program<'a> {
 }
 
 /// Starts a program in a process group of its own: Ctrl-C on the terminal reaches vpnbench, which
-/// ends the programs in order. `objects` is the run's registry: the child enters itself there
+/// ends the programs in order. `cores` are those it may use, where not all. `objects` is the run's registry: the child enters itself there
 /// before it executes anything, so that no moment exists in which it is running but unknown.
 pub(crate) fn start(
     program: &Program<'_>,
     environment: &[(&str, &str)],
     objects: &File,
+    cores: Option<CpuSet>,
 ) -> Result<(Process, Child)> {
     let failed = || LabError::failed::<io::Error>("starting", program.name);
     let output = File::create(&program.log).map_err(LabError::file("creating", &program.log))?;
@@ -161,6 +164,7 @@ pub(crate) fn start(
     command.envs(environment.iter().copied());
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     register(&mut command, objects).map_err(failed())?;
+    keep_to(&mut command, cores);
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             LabError::Skipped(format!("{} not found", base_name(program.name)))
@@ -193,6 +197,14 @@ pub(crate) fn register(command: &mut Command, objects: &File) -> io::Result<()> 
     // SAFETY: `register_self` only makes system calls on buffers of its own stack.
     unsafe { command.pre_exec(move || register_self(objects.as_raw_fd())) };
     Ok(())
+}
+
+/// Makes a command's process, and all it starts, use these cores only.
+pub(crate) fn keep_to(command: &mut Command, cores: Option<CpuSet>) {
+    let Some(cores) = cores else { return };
+    let keep = move || sched_setaffinity(Pid::from_raw(0), &cores).map_err(io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(keep) };
 }
 
 /// Appends `process` and the caller's /proc/self/stat line, which holds its number and start time.

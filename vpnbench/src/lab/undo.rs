@@ -6,17 +6,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use nix::sched::CpuSet;
+
 use super::error::Result;
-use super::netns;
 use super::process::{self, Process, Program};
 use super::registry::{self, Registry};
-use super::signals;
+use super::scenario::set_sysctl;
+use super::{hosts, netns, signals};
 
 /// What a run has created so far. Dropping it removes everything.
 #[derive(Debug)]
 pub(crate) struct Undo {
     registry: Registry,
     steps: Vec<Step>,
+    cores: Option<CpuSet>,
     unwound: bool,
 }
 
@@ -33,6 +36,7 @@ impl Undo {
         Ok(Undo {
             registry: Registry::create(id)?,
             steps: Vec::new(),
+            cores: None,
             unwound: false,
         })
     }
@@ -40,6 +44,11 @@ impl Undo {
     /// The run's directory for keys, configuration and logs.
     pub(crate) fn directory(&self) -> &Path {
         self.registry.directory()
+    }
+
+    /// Keeps programs that are started from now on to these cores.
+    pub(crate) fn keep_to(&mut self, cores: Option<CpuSet>) {
+        self.cores = cores;
     }
 
     /// Creates a namespace.
@@ -54,12 +63,9 @@ impl Undo {
     pub(crate) fn create_bare_namespace(&mut self, name: &str) -> Result<PathBuf> {
         self.create_namespace(name)?;
         let path = netns::path(name);
-        netns::run_in(&path, || {
-            let setting = Path::new("/proc/sys/net/ipv6/conf/default/disable_ipv6");
-            if setting.exists() {
-                std::fs::write(setting, "1").map_err(super::LabError::file("writing", setting))?;
-            }
-            Ok(())
+        netns::run_in(&path, || match hosts::has_ipv6() {
+            true => set_sysctl("net.ipv6.conf.default.disable_ipv6", "1"),
+            false => Ok(()),
         })?;
         Ok(path)
     }
@@ -83,7 +89,8 @@ impl Undo {
         environment: &[(&str, &str)],
     ) -> Result<Process> {
         signals::check()?;
-        let (process, child) = process::start(program, environment, self.registry.objects())?;
+        let objects = self.registry.objects();
+        let (process, child) = process::start(program, environment, objects, self.cores)?;
         self.steps.push(Step::Process(process.clone(), child));
         Ok(process)
     }
@@ -93,6 +100,7 @@ impl Undo {
     pub(crate) fn command(&self, netns: &Path, program: &str) -> io::Result<Command> {
         let mut command = netns::command(netns, program)?;
         process::register(&mut command, self.registry.objects())?;
+        process::keep_to(&mut command, self.cores);
         Ok(command)
     }
 

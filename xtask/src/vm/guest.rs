@@ -22,6 +22,16 @@ const OUTPUT: &str = "output.log";
 /// Memory in MiB.
 const MEMORY: u32 = 3072;
 
+/// What a guest's clock follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// The host's: timers of a guest fire late when the host has other work.
+    Host,
+    /// Instructions, a nanosecond each, and while the guest waits for a timer none at all
+    /// (qemu's -icount): a guest has all the time it needs between two timers.
+    Instructions,
+}
+
 /// What to run and where its results go.
 pub(super) struct Job<'a> {
     /// What boots.
@@ -32,6 +42,8 @@ pub(super) struct Job<'a> {
     pub(super) script: &'a str,
     /// Longest that it may run.
     pub(super) time_limit: Duration,
+    /// What its clock follows.
+    pub(super) clock: Clock,
     /// Folder for its files, [`OUTPUT`] and `console.log`. Replaced.
     pub(super) results: PathBuf,
 }
@@ -88,10 +100,13 @@ fn qemu(job: &Job<'_>, initrd: &Path, files: &Path) -> Command {
     let results = &job.results;
     let shown = |path: &Path| path.display().to_string();
     let mut command = Command::new(QEMU);
-    let accelerator = if kvm_works() {
-        "kvm"
-    } else {
-        "tcg,thread=multi"
+    let accelerator = match job.clock {
+        Clock::Instructions => {
+            command.args(["-icount", "shift=0,sleep=off"]);
+            "tcg,thread=single"
+        }
+        Clock::Host if kvm_works() => "kvm",
+        Clock::Host => "tcg,thread=multi",
     };
     command.args(["-accel", accelerator, "-cpu", "max", "-smp", "2"]);
     command.args(["-m", &MEMORY.to_string()]);

@@ -74,8 +74,14 @@ pub(super) fn parse(text: &str) -> Result<Wanted> {
     ))
 }
 
-/// The shell script that runs them all, one after the other, and fails when one has failed.
-pub(super) fn script(wanted: &[Wanted], environment: &BTreeMap<&str, String>) -> String {
+/// The shell script that runs them all, one after the other, and fails when one has failed;
+/// `on_demand` includes the cases that otherwise run on demand only.
+pub(super) fn script(
+    wanted: &[Wanted],
+    environment: &BTreeMap<&str, String>,
+    on_demand: bool,
+) -> String {
+    let extra = if on_demand { " --include-ignored" } else { "" };
     let mut script = String::from("failed=0\ncd /out\n");
     for (name, value) in environment {
         let _ = writeln!(script, "export {name}={}", quoted(value));
@@ -95,11 +101,12 @@ pub(super) fn script(wanted: &[Wanted], environment: &BTreeMap<&str, String>) ->
                 &format!("{OWN}/vpnbench doctor --format json >doctor.json"),
             ),
             Wanted::Suite(name, filters) if filters.is_empty() => {
-                part(name, &format!("{OWN}/{name} --color never"));
+                part(name, &format!("{OWN}/{name} --color never{extra}"));
             }
             Wanted::Suite(name, filters) => {
                 for filter in filters {
-                    let command = format!("{OWN}/{name} --color never {}", quoted(filter));
+                    let filter_word = quoted(filter);
+                    let command = format!("{OWN}/{name} --color never{extra} {filter_word}");
                     part(&format!("{name} {filter}"), &command);
                 }
             }
@@ -140,7 +147,7 @@ mod tests {
             Wanted::Command("echo second".to_owned()),
         ];
         let environment = BTreeMap::from([("WORD", "two words".to_owned())]);
-        let script = script(&wanted, &environment).replace("cd /out", "cd /");
+        let script = script(&wanted, &environment, false).replace("cd /out", "cd /");
         let output = std::process::Command::new("sh")
             .args(["-c", &script])
             .output()

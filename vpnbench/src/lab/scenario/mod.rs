@@ -3,6 +3,7 @@
 //! Each section's type belongs to the part of the lab that implements it; this module holds them
 //! together, reads them with errors that name file and line, and checks what only the whole can.
 
+pub(crate) mod cpus;
 mod duration;
 mod embedded;
 mod error;
@@ -18,12 +19,14 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use cpus::Cpus;
 pub use embedded::{EMBEDDED, Embedded};
 pub use error::{Invalid, Place, ScenarioError};
 pub use expect::Expect;
 pub use setting::Setting;
 pub use source::Source;
 pub use sysctls::Sysctls;
+pub(crate) use sysctls::set as set_sysctl;
 pub use variation::{AblationSection, Axis, MatrixSection, Switch};
 
 use super::{LabOptions, Topology, WireSpec, benchmark, vpn};
@@ -48,6 +51,8 @@ pub struct Scenario {
     pub benchmark: benchmark::Spec,
     /// Sysctls of the hosts' namespaces.
     pub sysctls: Sysctls,
+    /// Cores that daemons and benchmark are kept to.
+    pub cpus: Cpus,
     /// How often it runs and what is recorded.
     pub run: RunSection,
     /// What the report must say.
@@ -100,6 +105,7 @@ impl Default for Scenario {
             vpn: vpn::Spec::default(),
             benchmark: benchmark::Spec::default(),
             sysctls: Sysctls::default(),
+            cpus: Cpus::default(),
             run: RunSection::default(),
             expect: Expect::default(),
             matrix: MatrixSection::default(),
@@ -193,6 +199,7 @@ impl Scenario {
             Invalid::new(format!("vpn.settings{below}"), message.clone())
         })?;
         self.sysctls.check()?;
+        self.cpus.check()?;
         self.expect.check()?;
         self.matrix.axes()?;
         self.ablation.switches()?;
@@ -209,6 +216,7 @@ impl Scenario {
             wire: self.wire.clone(),
             seed: self.seed,
             sysctls: self.sysctls.clone(),
+            cpus: self.cpus.clone(),
             logs,
         }
     }

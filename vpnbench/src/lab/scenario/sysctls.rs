@@ -67,9 +67,7 @@ impl Sysctls {
             return Ok(());
         }
         netns::run_in(namespace, || {
-            values
-                .iter()
-                .try_for_each(|(name, value)| write(name, value))
+            values.iter().try_for_each(|(name, value)| set(name, value))
         })
     }
 }
@@ -83,16 +81,19 @@ fn path(name: &str) -> Option<PathBuf> {
     fits.then(|| Path::new("/proc/sys").join(parts.join("/")))
 }
 
-fn write(name: &str, value: &str) -> Result<()> {
+/// Sets a sysctl of the calling thread's network namespace, and reads it back.
+pub(crate) fn set(name: &str, value: &str) -> Result<()> {
     let failed = |why: String| LabError::failed("setting", format!("sysctl {name} = {value}"))(why);
     let path = path(name).ok_or_else(|| failed("not one of a network namespace".to_owned()))?;
-    fs::write(&path, value).map_err(|error| match error.kind() {
+    fs::write(&path, value).map_err(|error| {
+        match error.kind() {
         io::ErrorKind::NotFound => failed(
-            "this kernel has it for the whole machine only, or not at all; remove it from the \
-             scenario's [sysctls]"
+            "this kernel has it for the whole machine only, or not at all; a scenario can leave it \
+             out of its [sysctls]"
                 .to_owned(),
         ),
         _ => failed(error.to_string()),
+    }
     })?;
     let now = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
     if now.split_whitespace().eq(value.split_whitespace()) {

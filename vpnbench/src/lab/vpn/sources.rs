@@ -286,10 +286,13 @@ pub const SOURCES: &[Source] = &[
                 stand_in: None,
                 source: None,
             },
-            Way::Nowhere {
-                why: "headscale itself: the Go module proxy does not serve the module, Debian has \
-                      no package; put a release of it into PATH, or use `tailscale`, the same data \
-                      plane",
+            Way::Go {
+                module: "github.com/juanfont/headscale",
+                version: "v0.28.0",
+                commands: &[("github.com/juanfont/headscale/cmd/headscale", "headscale")],
+                linker: "",
+                stand_in: None,
+                source: None,
             },
         ],
         prefer_cached: false,

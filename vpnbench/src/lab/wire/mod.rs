@@ -6,6 +6,7 @@
 mod account;
 mod delay;
 mod embedded;
+mod hold;
 mod impairment;
 mod links;
 mod netem;
@@ -169,17 +170,25 @@ impl Wire {
                     offload::switch_off(&host.netns, &host.device)?;
                 }
             }
-        } else {
-            self.notes.push(
-                "the embedded wire on a host's egress is a TAP device, which takes packets out of the host's books at once: TCP does not see its original still queued and does not hold retransmissions back (TCPSpuriousRtxHostQueues stays 0), nor does TCP small queues limit what waits; only netem on egress has that".to_owned(),
-            );
         }
+        self.notes.extend(match self.spec.place {
+            Place::Egress => Some("the embedded wire on a host's egress is a TAP device, which takes packets out of the host's books at once: TCP does not see its original still queued and does not hold retransmissions back (TCPSpuriousRtxHostQueues stays 0), nor does TCP small queues limit what waits; place = \"host\" has that, and netem on egress"),
+            Place::Host => Some("packets wait in the sending host before its wire device, so that a trace has the wire's delay before the qdisc of the outer device; segments of super-packets that wait are reckoned from the flow's last at the device"),
+            Place::Middle => None,
+        }.map(str::to_owned));
         let settings = self.settings(setup);
         // The process touches the file system and its devices only; its own namespace is no matter.
         let log = setup.logs.join("wire.log");
         let embedded = Embedded::start(setup.undo, &settings, &setup.hosts.a.netns, log)?;
         for host in &self.hosts {
             links::finish_tap(host, self.middle.as_deref())?;
+            if self.is_in_the_host(host) {
+                if self.spec.unit == Unit::Packet {
+                    // As with netem: TCP makes no super-packets, so that its original is what waits.
+                    netlink::set_gso_max_segs(&host.netns, &host.device, 1)?;
+                }
+                hold::add(host)?;
+            }
         }
         self.embedded = Some(embedded);
         Ok(())
@@ -193,6 +202,7 @@ impl Wire {
             netns: self.middle.clone().unwrap_or_else(|| host.netns.clone()),
             device: links::tap(host, in_the_middle),
             impairment: self.spec.impairment(host.number),
+            in_the_host: self.is_in_the_host(host),
             seed: self.seed_of(host),
         };
         Settings {
@@ -204,6 +214,11 @@ impl Wire {
             account: setup.logs.join("wire.json"),
             truth: self.spec.truth.as_ref().map(|name| setup.logs.join(name)),
         }
+    }
+
+    /// Whether what a host sends waits in it; without an impairment nothing waits.
+    fn is_in_the_host(&self, host: &Host) -> bool {
+        self.spec.place == Place::Host && !self.spec.impairment(host.number).is_none()
     }
 
     /// Each host's draws start elsewhere, so that the directions are independent.

@@ -1,5 +1,5 @@
-//! Netlink requests for which the crates have no message types: netem's options and ethtool's
-//! features. Everything is in the machine's byte order.
+//! Netlink requests for which the crates have no message types: netem's options, ethtool's features,
+//! netfilter's rules and packet queues. Everything is in the machine's byte order.
 
 use std::io;
 
@@ -91,16 +91,56 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// Sends a request in the calling thread's namespace and returns the bodies of the answers, once
 /// the kernel has confirmed it.
 pub(super) fn ask(protocol: isize, kind: u16, flags: u16, body: &Body) -> io::Result<Vec<Vec<u8>>> {
+    ask_through(&open(protocol)?, kind, flags, body)
+}
+
+/// The same through a socket of the caller's, for what belongs to the socket.
+pub(super) fn ask_through(
+    socket: &Socket,
+    kind: u16,
+    flags: u16,
+    body: &Body,
+) -> io::Result<Vec<Vec<u8>>> {
+    socket.send(&message(kind, flags | ACK, 1, body), 0)?;
+    answers(socket, 1)
+}
+
+/// Sends messages (type, flags, body) that take effect together or not at all: the first and the
+/// last mark the batch and are not confirmed, all others are.
+pub(super) fn batch(protocol: isize, messages: &[(u16, u16, Body)]) -> io::Result<()> {
+    let socket = open(protocol)?;
+    let inner = 1..messages.len().saturating_sub(1);
+    let mut bytes = Vec::new();
+    for (number, (kind, flags, body)) in messages.iter().enumerate() {
+        let ack = if inner.contains(&number) { ACK } else { 0 };
+        bytes.extend_from_slice(&message(*kind, flags | ack, number as u32 + 1, body));
+    }
+    socket.send(&bytes, 0)?;
+    answers(&socket, inner.len()).map(drop)
+}
+
+/// A socket of the calling thread's namespace that talks to the kernel.
+pub(super) fn open(protocol: isize) -> io::Result<Socket> {
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// A request as it is sent.
+pub(super) fn message(kind: u16, flags: u16, sequence: u32, body: &Body) -> Vec<u8> {
     let length = (MESSAGE_HEADER + body.bytes.len()) as u32;
     let mut message = length.to_ne_bytes().to_vec();
     message.extend_from_slice(&kind.to_ne_bytes());
-    message.extend_from_slice(&(flags | REQUEST | ACK).to_ne_bytes());
-    message.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]); // sequence number 1, port of the kernel
+    message.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
+    message.extend_from_slice(&sequence.to_ne_bytes());
+    message.extend_from_slice(&[0; 4]); // port of the kernel
     message.extend_from_slice(&body.bytes);
-    socket.send(&message, 0)?;
+    message
+}
+
+/// Bodies of the answers until so many requests are confirmed, or one is refused.
+fn answers(socket: &Socket, mut outstanding: usize) -> io::Result<Vec<Vec<u8>>> {
     let mut answers = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
@@ -111,15 +151,16 @@ pub(super) fn ask(protocol: isize, kind: u16, flags: u16, body: &Body) -> io::Re
                 .get(MESSAGE_HEADER..)
                 .ok_or(io::ErrorKind::InvalidData)?;
             match u16_at(message, 4) {
-                Some(ERROR) => {
-                    return match u32_at(body, 0) {
-                        Some(0) => Ok(answers),
-                        Some(code) => Err(io::Error::from_raw_os_error(-code.cast_signed())),
-                        None => Err(io::ErrorKind::InvalidData.into()),
-                    };
-                }
+                Some(ERROR) => match u32_at(body, 0) {
+                    Some(0) => outstanding = outstanding.saturating_sub(1),
+                    Some(code) => return Err(io::Error::from_raw_os_error(-code.cast_signed())),
+                    None => return Err(io::ErrorKind::InvalidData.into()),
+                },
                 Some(DONE) => return Ok(answers),
                 _ => answers.push(body.to_vec()),
+            }
+            if outstanding == 0 {
+                return Ok(answers);
             }
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }

@@ -40,9 +40,12 @@ pub enum Backend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// On the sending host's wire device, as in the study.
+    /// On the sending host's wire device. netem there keeps packets in the sender's books, as in the
+    /// study; the embedded wire's device takes them out of those at once.
     #[default]
     Egress,
+    /// In the sending host: what waits stays in the sender's books with either backend.
+    Host,
     /// On a host of its own between them.
     Middle,
 }
@@ -229,7 +232,7 @@ impl WireSpec {
     pub fn is_plain(&self) -> bool {
         (1..=3).all(|number| self.impairment(number).is_none())
             && self.unit == Unit::Skb
-            && self.place == Place::Egress
+            && self.place != Place::Middle
             && self.offload()
     }
 
@@ -262,6 +265,15 @@ impl WireSpec {
                 "wire.model",
                 "the kernel's netem has its own generator only: model = \"netem\", or backend = \"embedded\"",
             )),
+            Backend::Auto | Backend::Embedded
+                if self.place == Place::Host
+                    && (1..=3).any(|number| self.impairment(number).duplicate > 0.0) =>
+            {
+                Err(invalid(
+                    "wire.duplicate",
+                    "what waits in the host can be copied by netem only: backend = \"netem\", or place = \"egress\"",
+                ))
+            }
             Backend::Netem | Backend::None if self.truth.is_some() => Err(invalid(
                 "wire.truth",
                 "only the embedded wire sees each unit",

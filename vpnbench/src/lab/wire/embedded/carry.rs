@@ -16,7 +16,7 @@ use super::super::super::error::{LabError, Result};
 use super::super::super::signals;
 use super::super::truth::TruthLog;
 use super::frame::Frame;
-use super::port::{Pool, Port, now, open_log};
+use super::port::{Pool, Port, Unit, now, open_log};
 use super::{Report, Settings};
 
 /// Nearer than this a departure is waited for without sleeping: waking up takes about as long.
@@ -99,25 +99,39 @@ impl Wire {
     /// Reads a batch from one host. What is due leaves before the next unit is queued, so that the
     /// limit counts what waits for its time and not what waits for this loop.
     fn read(&mut self, at: usize) -> Result<usize> {
+        let mut held = 0;
+        while held < BATCH
+            && let Some(unit) = self.ports[at].read_held()?
+        {
+            self.pass(at, unit)?;
+            held += 1;
+        }
         for count in 0..BATCH {
             let Some(frame) = self.ports[at].read(&mut self.pool)? else {
-                return Ok(count);
+                return Ok(held + count);
             };
             self.stations.insert(frame.hardware_addresses().1, at);
+            if self.ports[at].has_waited(&frame) {
+                if !self.deliver(at, &frame) {
+                    self.ports[at].refused(&frame);
+                }
+                self.pool.give_back(frame.into_buffer());
+                continue;
+            }
             let Some(segments) = self.ports[at].cut(&frame) else {
-                self.pass(at, frame)?;
+                self.pass(at, frame.into())?;
                 continue;
             };
             self.pool.give_back(frame.into_buffer());
             for segment in segments {
-                self.pass(at, segment)?;
+                self.pass(at, segment.into())?;
             }
         }
-        Ok(BATCH)
+        Ok(held + BATCH)
     }
 
-    fn pass(&mut self, at: usize, frame: Frame) -> Result<()> {
-        self.ports[at].offer(frame, &mut self.pool, &mut self.log)?;
+    fn pass(&mut self, at: usize, unit: Unit) -> Result<()> {
+        self.ports[at].offer(unit, &mut self.pool, &mut self.log)?;
         self.send_on(at).map(drop)
     }
 
@@ -126,15 +140,10 @@ impl Wire {
         let mut moved = 0;
         while let Some(waiting) = self.ports[from].take(now()) {
             let time = now();
-            let frame = &waiting.unit.frame;
-            let to = self.stations.get(&frame.hardware_addresses().0);
-            let delivered = match to {
-                Some(&to) => to != from && self.ports[to].write(frame),
-                // Broadcast, multicast or a station not heard of yet: to all others.
-                None => {
-                    let others = self.ports.iter().enumerate().filter(|(to, _)| *to != from);
-                    others.fold(false, |any, (_, port)| port.write(frame) || any)
-                }
+            let delivered = match waiting.unit.held {
+                // It comes out of the device next.
+                Some(id) => self.ports[from].release(id, true).map(|()| true)?,
+                None => self.deliver(from, &waiting.unit.frame),
             };
             self.ports[from].left(&waiting, time, delivered, &mut self.log)?;
             self.pool.give_back(waiting.unit.frame.into_buffer());
@@ -143,8 +152,20 @@ impl Wire {
         Ok(moved)
     }
 
+    /// Writes a frame to whom it is for; false when nobody takes it.
+    fn deliver(&self, from: usize, frame: &Frame) -> bool {
+        match self.stations.get(&frame.hardware_addresses().0) {
+            Some(&to) => to != from && self.ports[to].write(frame),
+            // Broadcast, multicast or a station not heard of yet: to all others.
+            None => {
+                let others = self.ports.iter().enumerate().filter(|(to, _)| *to != from);
+                others.fold(false, |any, (_, port)| port.write(frame) || any)
+            }
+        }
+    }
+
     fn sleep(&mut self, nanos: i64) -> Result<()> {
-        let ports = self.ports.iter().map(Port::fd);
+        let ports = self.ports.iter().flat_map(Port::fds);
         let sources = ports.chain([self.listener.as_fd()]);
         let mut fds: Vec<PollFd<'_>> = sources
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))

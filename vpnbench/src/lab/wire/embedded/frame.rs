@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Bytes of `struct virtio_net_hdr` (include/uapi/linux/virtio_net.h).
 pub(super) const VNET_HEADER: usize = 10;
-const ETHERNET: usize = 14;
+/// Bytes of an Ethernet header.
+pub(super) const ETHERNET: usize = 14;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
@@ -179,6 +180,29 @@ impl Frame {
             Frame::whole(bytes)
         };
         Some(chunks.enumerate().map(cut).collect())
+    }
+
+    /// Payload bytes of each segment but the last, if this is a super-packet.
+    pub(super) fn segment_payload(&self) -> Option<usize> {
+        self.segment_header().map(|(vnet, _)| vnet.gso_size.into())
+    }
+
+    /// Bytes of all headers, Ethernet's included, of a TCP or UDP packet.
+    pub(super) fn headers(&self) -> Option<usize> {
+        let frame = self.ethernet();
+        let layers = layers(frame)?;
+        match layers.protocol {
+            TCP => {
+                Some(layers.transport + usize::from(*frame.get(layers.transport + 12)? >> 4) * 4)
+            }
+            UDP => Some(layers.transport + 8),
+            _ => None,
+        }
+    }
+
+    /// Whether it is an IP packet.
+    pub(super) fn is_ip(&self) -> bool {
+        matches!(self.ethernet()[12..14], [0x08, 0x00] | [0x86, 0xdd])
     }
 
     /// What tells this packet from others.

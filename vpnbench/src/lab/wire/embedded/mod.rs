@@ -3,6 +3,7 @@
 
 mod carry;
 mod frame;
+mod held;
 mod port;
 mod priority;
 
@@ -60,6 +61,8 @@ pub(super) struct PortSettings {
     pub(super) device: String,
     /// What happens to what it sends.
     pub(super) impairment: Impairment,
+    /// Whether that happens in the host, in the queue of [`super::hold`], and not on the device.
+    pub(super) in_the_host: bool,
     /// Where its random draws start.
     pub(super) seed: u64,
 }

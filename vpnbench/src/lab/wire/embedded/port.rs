@@ -17,6 +17,7 @@ use super::super::truth::{
 };
 use super::PortSettings;
 use super::frame::{self, Frame, Size, VNET_HEADER};
+use super::held;
 
 /// Buffers kept to be used again.
 const POOL: usize = 256;
@@ -29,8 +30,24 @@ const SMALL: usize = 4096;
 /// A frame with its size on the wire.
 #[derive(Debug, Clone)]
 pub(super) struct Unit {
+    /// Of a packet that waits in its host, its headers.
     pub(super) frame: Frame,
     pub(super) size: Size,
+    /// Bytes of the frame.
+    length: u32,
+    /// The kernel's number for a packet that waits in its host.
+    pub(super) held: Option<u32>,
+}
+
+impl From<Frame> for Unit {
+    fn from(frame: Frame) -> Unit {
+        Unit {
+            size: frame.size(),
+            length: frame.ethernet().len() as u32,
+            frame,
+            held: None,
+        }
+    }
 }
 
 /// Buffers for the largest frames.
@@ -63,6 +80,8 @@ pub(super) struct Port {
     has_header: bool,
     unit: UnitKind,
     queue: Queue<Unit>,
+    /// What the host sends waits there, with the impairment in the host.
+    host: Option<held::Queue>,
     account: EgressAccount,
     delay: Times,
     lateness: Times,
@@ -118,6 +137,10 @@ impl Port {
                 .map_err(LabError::failed("preparing TAP device", &settings.device))?;
             Ok(device)
         })?;
+        let host = match settings.in_the_host {
+            true => Some(held::Queue::open(&settings.netns, &settings.device, unit)?),
+            false => None,
+        };
         Ok(Port {
             label: settings.label.clone(),
             number: settings.number,
@@ -126,6 +149,7 @@ impl Port {
             has_header: offload,
             unit,
             queue: Queue::new(&settings.impairment, model, settings.seed),
+            host,
             account: EgressAccount::default(),
             delay: Times::new()?,
             lateness: Times::new()?,
@@ -134,8 +158,49 @@ impl Port {
     }
 
     /// For poll.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let host = self.host.as_ref().map(held::Queue::fd);
+        host.into_iter().chain([self.device.as_fd()])
+    }
+
+    /// The next packet that begins to wait in the host; `None` when there is none now.
+    pub(super) fn read_held(&mut self) -> Result<Option<Unit>> {
+        let Some(host) = &mut self.host else {
+            return Ok(None);
+        };
+        let held = host.read()?;
+        Ok(held.map(|held| Unit {
+            frame: held.frame,
+            size: held.size,
+            length: held.length,
+            held: Some(held.id),
+        }))
+    }
+
+    /// Lets a packet that waits in the host go on to its device, or drops it.
+    pub(super) fn release(&self, id: u32, goes_on: bool) -> Result<()> {
+        match &self.host {
+            Some(host) => host.release(id, goes_on),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a frame from the device has waited in the host already.
+    pub(super) fn has_waited(&mut self, frame: &Frame) -> bool {
+        let Some(host) = self.host.as_mut().filter(|_| frame.is_ip()) else {
+            return false;
+        };
+        host.learn(frame);
+        true
+    }
+
+    /// Corrects the account: a packet that was let go did not arrive.
+    pub(super) fn refused(&mut self, frame: &Frame) {
+        let Size { segments, bytes } = frame.size();
+        self.account.undeliverable.add(segments);
+        self.account.sent.units = self.account.sent.units.saturating_sub(1);
+        self.account.sent.segments = self.account.sent.segments.saturating_sub(segments.into());
+        self.account.sent_bytes = self.account.sent_bytes.saturating_sub(bytes);
     }
 
     /// When the next unit is due.
@@ -191,16 +256,16 @@ impl Port {
     /// Queues a unit, unless it is lost or there is no room.
     pub(super) fn offer(
         &mut self,
-        frame: Frame,
+        unit: Unit,
         pool: &mut Pool,
         log: &mut Option<TruthLog>,
     ) -> Result<()> {
         let now = now();
-        let size = frame.size();
+        let size = unit.size;
         let number = self.account.entered.units;
         self.account.entered.add(size.segments);
         self.account.entered_bytes += size.bytes;
-        let answer = self.queue.offer(Unit { frame, size }, size.bytes, now);
+        let answer = self.queue.offer(unit, size.bytes, now);
         let fates = [
             (Some(answer.fate), answer.refused),
             (answer.copy, answer.refused_copy),
@@ -224,6 +289,9 @@ impl Port {
             let Some(unit) = refused else { continue };
             let times = (now, now);
             self.log(log, &unit, number, is_copy, fate, times)?;
+            if let Some(id) = unit.held {
+                self.release(id, false)?;
+            }
             pool.give_back(unit.frame.into_buffer());
         }
         let waiting = self.queue.len() as u64;
@@ -309,7 +377,7 @@ impl Port {
             number,
             udp_payload: identity.udp_payload,
             addresses: truth::mapped(identity.addresses),
-            length: unit.frame.ethernet().len() as u32,
+            length: unit.length,
             segments: unit.size.segments,
             ip_id: identity.ip_id,
             tcp_seq: identity.tcp_seq,
