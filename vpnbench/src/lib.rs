@@ -6,6 +6,7 @@
 pub mod analysis;
 pub mod cli;
 pub mod explain;
+pub mod import;
 pub mod lab;
 pub mod probe;
 pub mod record;

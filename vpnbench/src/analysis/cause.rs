@@ -13,6 +13,8 @@ const SYN_SENT: u8 = 2;
 pub(super) const CA_LOSS: u8 = 4;
 /// `ICSK_TIME_LOSS_PROBE`.
 const PENDING_LOSS_PROBE: u8 = 5;
+/// `ICSK_TIME_REO_TIMEOUT`.
+const PENDING_REORDER: u8 = 6;
 
 /// What made TCP retransmit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -174,6 +176,11 @@ fn by_fields(fields: Fields, entry: Option<Entry>) -> Cause {
             ca_state: 0..=2,
             ..
         } => Cause::Tlp,
+        Fields {
+            pending: PENDING_REORDER,
+            ca_state: 3 | CA_LOSS,
+            ..
+        } => Cause::RackTimer,
         Fields {
             ca_state: 3 | CA_LOSS,
             ..

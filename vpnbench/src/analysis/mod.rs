@@ -14,6 +14,7 @@ pub mod devices;
 pub mod drops;
 pub mod episodes;
 pub mod flows;
+mod inferred;
 pub mod interfaces;
 pub mod ledger;
 pub mod limits;
@@ -277,7 +278,7 @@ impl Analyses {
         collect(found);
         let (benchmark, found) = benchmark::join(context, self.series);
         collect(found);
-        let outputs = Outputs {
+        let mut outputs = Outputs {
             taps,
             flows,
             retransmits: connections.retransmits,
@@ -296,6 +297,7 @@ impl Analyses {
             events_by_probe: self.events_by_probe,
             span: self.span,
         };
+        inferred::leave_out(context, &mut outputs);
         (outputs, problems)
     }
 }

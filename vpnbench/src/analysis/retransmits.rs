@@ -300,7 +300,11 @@ impl Retransmits {
                 .map(|(stack, fields)| resolver.entry(key.netns, stack, fields));
             let cause = cause::cause(frames, key.fields, entry);
             if frames.is_empty() {
-                guessed += count.segments;
+                // What is known from a capture has no stacks at all.
+                guessed += match context.is_captured(key.netns) {
+                    true => 0,
+                    false => count.segments,
+                };
             }
             sums.add(key, cause, cause::through_queue(frames), count);
         }

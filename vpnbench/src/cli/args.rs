@@ -14,6 +14,8 @@ use super::values::{
     self, Buffer, Destination, OuterSelector, ProbeChoice, parse_buffer, parse_duration,
     parse_finding, parse_keep_payload,
 };
+use crate::import::Source;
+use crate::import::plan::parse_local;
 use crate::probe::netns::NetnsSpec;
 
 /// Explains VPN benchmark results packet by packet.
@@ -72,6 +74,8 @@ pub enum Command {
     Record(RecordArgs),
     /// Analyse a recorded trace
     Report(ReportArgs),
+    /// Analyse captures (pcap, pcapng, also packed) of one or more points by the same rules
+    Analyze(AnalyzeArgs),
     /// Say what differs between runs, whether it is real, and what it consists of
     Compare(CompareArgs),
     /// Say what a finding means, how it is judged and what to do about it
@@ -231,6 +235,38 @@ pub struct RecordArgs {
     /// Trace to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+}
+
+/// `vpnbench analyze`
+#[derive(Debug, Clone, Args)]
+pub struct AnalyzeArgs {
+    /// Captures of one host; inner and outer devices are told from the packets. `-` is stdin
+    #[arg(value_name = "CAPTURE", required_unless_present_any = ["inner", "outer", "at"])]
+    pub captures: Vec<PathBuf>,
+    /// Capture of the tunnel device of the same host
+    #[arg(long, value_name = "FILE")]
+    pub inner: Vec<PathBuf>,
+    /// Capture of the device that carries the tunnel's packets, of the same host
+    #[arg(long, value_name = "FILE")]
+    pub outer: Vec<PathBuf>,
+    /// Capture of a host by name; TAP is tun, outer, any, or one of tun.tx, tun.write, outer.tx, outer.rx
+    #[arg(long, value_name = "HOST:TAP=FILE")]
+    pub at: Vec<Source>,
+    /// Address of the host a capture was taken on, where the packets do not show it
+    #[arg(long, value_name = "[HOST=]ADDR", value_parser = parse_local)]
+    pub local: Vec<(String, IpAddr)>,
+    /// Use only packets that match, in the language of tcpdump
+    #[arg(long, value_name = "EXPRESSION")]
+    pub filter: Option<String>,
+    /// Form of the report
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ReportFormat,
+    /// Where the report goes
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub output: Destination,
+    /// Exit with status 5 if one of these findings is supported
+    #[arg(long, value_name = "FINDING", value_delimiter = ',', value_parser = parse_finding)]
+    pub fail_on: Vec<String>,
 }
 
 /// `vpnbench report`

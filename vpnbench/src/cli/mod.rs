@@ -1,5 +1,6 @@
 //! The command line: typed arguments, dispatch, exit status.
 
+mod analyze;
 pub mod args;
 pub mod compare;
 mod doctor;
@@ -127,6 +128,7 @@ fn dispatch(command: Command, output: &mut Output) -> Result<ExitStatus, Failure
         Command::Record(args) => live::record(args, output),
         Command::Threads(args) => threads::threads(args, output),
         Command::Report(args) => offline::report(args, output),
+        Command::Analyze(args) => analyze::run(&args, output),
         Command::Compare(args) => compare::run(&args, output),
         Command::Explain { id } => offline::explain(id.as_deref(), output),
         Command::Lab(args) => lab::run(args, output),

@@ -15,7 +15,8 @@ use crate::analysis::{Analyses, Context, Problem, Severity};
 use crate::explain::{self, Given, Verdict};
 use crate::report::table::Screen;
 use crate::report::{self, Recording, Report};
-use crate::trace::{self, Reader};
+use crate::trace::model::Start;
+use crate::trace::{self, Reader, Summary};
 
 /// `vpnbench report`
 pub(super) fn report(args: ReportArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
@@ -100,8 +101,18 @@ pub(super) fn analyse_given(path: &Path, given: &Given) -> anyhow::Result<Report
     let start = reader.start().clone();
     let mut analyses = Analyses::new(&start);
     let summary = reader.for_each(|event| analyses.observe(&event))?;
+    Ok(conclude(&start, analyses, summary, given))
+}
+
+/// Ends the analyses of a recording that was read and composes its report.
+pub(super) fn conclude(
+    start: &Start,
+    analyses: Analyses,
+    summary: Summary,
+    given: &Given,
+) -> Report {
     let context = Context::new(
-        &start,
+        start,
         summary.end.as_ref(),
         &summary.changes,
         &summary.symbols,
@@ -123,7 +134,7 @@ pub(super) fn analyse_given(path: &Path, given: &Given) -> anyhow::Result<Report
         given: given.clone(),
     };
     let (outputs, found) = analyses.finish(&context);
-    Ok(report::build(&context, outputs, found, recording))
+    report::build(&context, outputs, found, recording)
 }
 
 /// `vpnbench completions`

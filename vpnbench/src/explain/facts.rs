@@ -127,6 +127,33 @@ impl<'a> Facts<'a> {
         })
     }
 
+    /// Whether all that is known comes from foreign captures.
+    #[must_use]
+    pub fn only_captured(&self) -> bool {
+        let namespaces = &self.context.start.environment.namespaces;
+        !namespaces.is_empty() && namespaces.iter().all(|one| one.captured)
+    }
+
+    /// Whether the sender of the load is known from a foreign capture only.
+    #[must_use]
+    pub fn sender_captured(&self) -> bool {
+        match &self.way {
+            Some(way) => {
+                let netns = self.netns(&way.sender);
+                netns.is_some_and(|netns| self.context.is_captured(netns))
+            }
+            None => self.only_captured(),
+        }
+    }
+
+    /// Whether TCP sent something again and what that cost cannot be told: it shows in the congestion
+    /// window, which no packet tells.
+    #[must_use]
+    pub fn cost_unknown(&self) -> bool {
+        let again = self.tcp.as_ref().is_some_and(|tcp| tcp.sent_again > 0);
+        self.load == Load::Tcp && again && self.sender_captured()
+    }
+
     /// Whether both ends of the load's path were watched.
     #[must_use]
     pub fn both_ends(&self) -> bool {

@@ -71,9 +71,13 @@ pub(super) fn at(facts: &Facts<'_>, stages: &[&str]) -> Option<Lost> {
 fn counted(facts: &Facts<'_>, row: &LedgerStage) -> (u64, u64) {
     let open = row.unexplained.unsigned_abs();
     let rows = &facts.outputs.pairing.ledger.stages;
-    let next = rows
-        .iter()
-        .find(|next| next.name == "outer-socket" && next.direction == row.direction);
+    let behind = |name: &str| {
+        let mut rows = rows.iter();
+        rows.find(|next| next.name == name && next.direction == row.direction)
+    };
+    // A capture does not see the socket: what came in is what the tunnel received.
+    let received = || behind("daemon-receive").filter(|_| facts.only_captured());
+    let next = behind("outer-socket").or_else(received);
     match next.filter(|_| row.name == "wire") {
         Some(next) => (row.lost.min(row.entered.saturating_sub(next.entered)), 0),
         None => (row.lost, open),

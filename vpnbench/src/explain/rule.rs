@@ -10,6 +10,20 @@ use super::units;
 /// How the summary of a claim begins that lacks something needed.
 pub const UNJUDGED: &str = "not judged: ";
 
+/// Claims that are refuted where what they cost a TCP sender is not material.
+const COSTED: [&str; 10] = [
+    "path-loss",
+    "tunnel-loss",
+    "outer-receive-overflow",
+    "outer-send-drop",
+    "tun-queue-overflow",
+    "jumbo-overlay-amplification",
+    "outer-fragmentation",
+    "gso-batch-impairment",
+    "path-reordering",
+    "tunnel-reordering",
+];
+
 /// One claim about a run.
 #[derive(Debug)]
 pub struct Rule {
@@ -40,6 +54,8 @@ pub enum Need {
     Probe(ProbeId),
     /// Senders whose TCP moved data.
     Tcp,
+    /// What the sender's socket knows and no packet tells: its windows and buffers.
+    SocketState,
     /// Datagrams that carried the load.
     Datagrams,
     /// A tunnel.
@@ -71,6 +87,7 @@ impl Need {
                 row.map_or(String::new(), |row| format!("probe `{}`", row.name))
             }
             Need::Tcp => "a TCP sender that moved data".to_owned(),
+            Need::SocketState => "the sender's own state, which no capture shows".to_owned(),
             Need::Datagrams => "a load of datagrams".to_owned(),
             Need::Tunnel => "a tunnel".to_owned(),
             Need::Daemon => "a tunnel with a daemon".to_owned(),
@@ -94,7 +111,11 @@ impl Need {
                 let row = probe_row(id as u8)?;
                 let fallback = row.fallback.filter(|other| facts.context.attached(*other));
                 if !facts.context.attached(id) && fallback.is_none() {
-                    return Some(missing(format!("probe {} was not attached", row.name)));
+                    let reason = match facts.only_captured() {
+                        true => format!("a capture does not show it: {}", row.doc),
+                        false => format!("probe {} was not attached", row.name),
+                    };
+                    return Some(missing(reason));
                 }
                 let lost = facts.lost_events(id);
                 (lost > 0 && !lower_bound).then(|| {
@@ -104,6 +125,10 @@ impl Need {
             }
             Need::Tcp => (facts.tcp.is_none() || facts.load != Load::Tcp)
                 .then(|| pointless("no TCP sender carried the load")),
+            Need::SocketState => facts.sender_captured().then(|| {
+                let reason = "a capture does not show the sender's windows and buffers";
+                missing(reason.to_owned())
+            }),
             Need::Datagrams => (facts.load != Load::Datagrams)
                 .then(|| pointless("the load was not carried by datagrams")),
             Need::Tunnel => (facts.context.start.tunnels.is_empty())
@@ -114,8 +139,12 @@ impl Need {
                 (!any).then(|| pointless("no daemon in user space is on the path"))
             }
             Need::BothEnds => (!facts.both_ends()).then(|| {
-                let hint =
-                    "only one end was watched: give both with --netns, or join the traces of both";
+                let hint = match facts.only_captured() {
+                    true => "only one end was captured: add the other end's capture (--at HOST:TAP=FILE)",
+                    false => {
+                        "only one end was watched: give both with --netns, or join the traces of both"
+                    }
+                };
                 missing(hint.to_owned())
             }),
             Need::Packets => facts
@@ -235,7 +264,16 @@ impl Rule {
                 ..finding
             };
         }
-        if known.probability <= 1.0 - bounds::SURE && !lossy {
+        let refutes = known.probability <= 1.0 - bounds::SURE;
+        if refutes && COSTED.contains(&self.id) && facts.cost_unknown() {
+            let reason =
+                "what it cost is not known: a capture does not show the sender's congestion window";
+            return Finding {
+                reason: Some(reason.to_owned()),
+                ..finding
+            };
+        }
+        if refutes && !lossy {
             return Finding {
                 verdict: Verdict::Refuted,
                 confidence: Some(1.0 - known.probability),

@@ -72,9 +72,11 @@ impl Senders {
         for flow in flows {
             let limits = &flow.limits;
             let busy = limits.times.busy_s;
-            let Some(shares) = limits.limited_by.filter(|_| busy > 0.0) else {
+            if busy <= 0.0 {
                 continue;
-            };
+            }
+            // Of a sender that is known from a capture only no share is known.
+            let shares = limits.limited_by.unwrap_or_default();
             sum.flows += 1;
             sum.busy_s += busy;
             sum.acked_bytes += limits.acked_bytes;

@@ -197,7 +197,10 @@ fn capture(context: &Context<'_>, outputs: &Outputs, recording: &Recording) -> C
         lost,
         bytes: recording.bytes,
         probes,
-        tool_cpu_s: context.end.map(|end| end.tool_cpu_s),
+        tool_cpu_s: context
+            .end
+            .filter(|end| end.reason != trace::CAPTURED)
+            .map(|end| end.tool_cpu_s),
     }
 }
 
@@ -209,9 +212,14 @@ fn unseen(context: &Context<'_>, capture: &Capture) -> Vec<Problem> {
         problems.push(Problem::data_loss("capture", message));
     }
     let mut replaced: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut not_captured = Vec::new();
     for probe in &capture.probes {
         let shows = context.probe_doc(&probe.name);
         let reason = probe.reason.as_deref().unwrap_or("no reason recorded");
+        if !probe.attached && reason == trace::NOT_IN_CAPTURES {
+            not_captured.push(shows);
+            continue;
+        }
         let unneeded = [trace::NOT_ASKED_FOR, trace::COVERED].contains(&reason);
         if !probe.attached && context.has_stand_in(&probe.name) && !unneeded {
             replaced.entry(reason).or_default().push(&probe.name);
@@ -226,6 +234,10 @@ fn unseen(context: &Context<'_>, capture: &Capture) -> Vec<Problem> {
             );
             problems.push(Problem::data_loss("capture", message));
         }
+    }
+    if !not_captured.is_empty() {
+        let message = format!("no capture shows: {}", not_captured.join("; "));
+        problems.push(Problem::info("capture", message));
     }
     for (reason, names) in replaced {
         let names = names.join(", ");
@@ -260,7 +272,7 @@ fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel, flows: &[FlowCount]) ->
         interface: tunnel.interface.clone(),
         namespace: context.namespace_name(tunnel.netns),
         kind: kind_name(tunnel.kind).to_owned(),
-        mtu: tunnel.mtu,
+        mtu: (tunnel.mtu > 0).then_some(tunnel.mtu),
         daemon: tunnel.daemon.as_ref().map(|daemon| Daemon {
             pid: daemon.pid,
             comm: daemon.comm.clone(),
@@ -318,6 +330,7 @@ fn kind_name(kind: trace::TunnelKind) -> &'static str {
         trace::TunnelKind::Tap => "tap",
         trace::TunnelKind::KernelWireguard => "kernel-wireguard",
         trace::TunnelKind::KernelOther => "kernel-other",
+        trace::TunnelKind::Captured => "captured",
     }
 }
 

@@ -181,7 +181,9 @@ fn conditions(report: &Report) -> BTreeMap<String, String> {
     }
     if let Some(tunnel) = &report.tunnel {
         add("tunnel.kind", tunnel.kind.clone());
-        add("tunnel.mtu", tunnel.mtu.to_string());
+        if let Some(mtu) = tunnel.mtu {
+            add("tunnel.mtu", mtu.to_string());
+        }
         add(
             "tunnel.daemon",
             tunnel

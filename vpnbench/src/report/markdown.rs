@@ -33,10 +33,10 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             .daemon
             .as_ref()
             .map_or(tunnel.kind.clone(), |daemon| daemon.comm.clone());
-        parts.push(format!(
-            "{} ({daemon}, MTU {})",
-            tunnel.interface, tunnel.mtu
-        ));
+        let mtu = tunnel
+            .mtu
+            .map_or(String::new(), |mtu| format!(", MTU {mtu}"));
+        parts.push(format!("{} ({daemon}{mtu})", tunnel.interface));
     }
     writeln!(out, "{}\n", parts.join(", "))?;
     if report.capture.lost > 0 {

@@ -218,10 +218,11 @@ pub struct Tunnel {
     pub interface: String,
     /// Namespace of the device.
     pub namespace: String,
-    /// `tun`, `tap`, `kernel-wireguard` or `kernel-other`.
+    /// `tun`, `tap`, `kernel-wireguard`, `kernel-other`, or `captured` for one that is known from a
+    /// capture only.
     pub kind: String,
-    /// MTU in bytes.
-    pub mtu: u32,
+    /// MTU in bytes; null where only a capture is known.
+    pub mtu: Option<u32>,
     /// Process that holds the device; null for tunnels in the kernel.
     pub daemon: Option<Daemon>,
     /// Its outer side; null if unknown.

@@ -49,10 +49,12 @@ fn header(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()
                 daemon.pid,
                 plural(daemon.threads.into(), "thread")
             )),
-            None if tunnel.kind.starts_with("kernel") => {}
+            None if tunnel.kind.starts_with("kernel") || tunnel.kind == "captured" => {}
             None => parts.push("no daemon found".to_owned()),
         }
-        parts.push(format!("mtu {}", tunnel.mtu));
+        if let Some(mtu) = tunnel.mtu {
+            parts.push(format!("mtu {mtu}"));
+        }
         writeln!(out, "{}   {}", screen.title("tunnel"), parts.join(", "))?;
         if let Some(outer) = &tunnel.outer {
             let local = outer.local.as_deref().unwrap_or("?");
@@ -107,7 +109,11 @@ fn run_line(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<
     if let [one] = algorithms[..] {
         parts.push(one.to_owned());
     }
-    parts.push(format!("{} on Linux {}", run.host, run.kernel));
+    parts.push(match run.kernel.as_str() {
+        // A capture does not say.
+        "" => run.host.clone(),
+        kernel => format!("{} on Linux {kernel}", run.host),
+    });
     writeln!(out, "{}      {}", screen.title("run"), parts.join(", "))?;
     for change in &run.changes {
         let line = format!("{} after {}", change.what, duration(change.time_s));

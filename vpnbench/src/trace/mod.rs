@@ -29,6 +29,7 @@ pub use event::Event;
 pub use file::{Existing, TraceFile};
 pub use index::{Index, IndexEntry};
 pub use pass::Summary;
+pub(crate) use problem::Problems;
 pub use problem::{Code, Problem, Severity};
 pub use reader::{Input, Reader, Verdict};
 pub use totals::Totals;

@@ -131,6 +131,13 @@ pub const NOT_ASKED_FOR: &str = "not asked for";
 /// [`ProbeStatus::reason`] of a probe that another one makes unnecessary.
 pub const COVERED: &str = "skb_consume_udp shows the same with more";
 
+/// [`ProbeStatus::reason`] of a probe that sees what no capture shows.
+pub const NOT_IN_CAPTURES: &str = "a capture does not show it";
+/// [`ProbeStatus::kind`] of a probe whose events are concluded from the packets of a capture.
+pub const INFERRED: &str = "inferred";
+/// [`End::reason`] of a foreign capture.
+pub const CAPTURED: &str = "end of the capture";
+
 /// A probe and whether it could be attached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProbeStatus {
@@ -238,6 +245,8 @@ pub enum TunnelKind {
     KernelWireguard,
     /// Another encapsulation in the kernel (gre, ipip, vxlan, geneve ..).
     KernelOther,
+    /// Known from a foreign capture only: whether a daemon or the kernel carries it does not show.
+    Captured,
 }
 
 /// A tunnel: device, daemon and outer side.
@@ -370,6 +379,9 @@ pub struct Namespace {
     pub routes: Vec<String>,
     /// Protocol counters as in nstat: `TcpRetransSegs`, `UdpRcvbufErrors`, `TcpExtTCPTimeouts` ..
     pub counters: BTreeMap<String, u64>,
+    /// Whether it is known from foreign captures only: what its sockets did is concluded from packets.
+    #[serde(default)]
+    pub captured: bool,
 }
 
 /// An interface.

@@ -55,6 +55,24 @@ pub enum Code {
     MemoryLimit,
     /// The device or pipe failed while reading.
     ReadFailed,
+    /// A capture kept only the beginning of packets.
+    Shortened,
+    /// Packets of a capture whose headers cannot be read.
+    Unreadable,
+    /// Packets of a capture that are not used.
+    LeftOut,
+    /// Units of a capture that hold several segments.
+    SuperPackets,
+    /// The clock of a capture was set while capturing.
+    ClockStep,
+    /// The same packet stands in a capture more than once.
+    Duplicates,
+    /// On which side of a path packets of a capture were.
+    Direction,
+    /// Checksums that the device fills in behind the capture.
+    Checksums,
+    /// What is concluded from packets and was not observed.
+    Inferred,
     /// More problems of the kinds above than are listed.
     More,
 }
@@ -77,7 +95,7 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    pub(super) fn info(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn info(code: Code, message: impl Into<String>) -> Self {
         Problem {
             severity: Severity::Info,
             code,
@@ -85,7 +103,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn data_loss(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn data_loss(code: Code, message: impl Into<String>) -> Self {
         Problem {
             severity: Severity::DataLoss,
             code,
@@ -93,7 +111,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn error(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn error(code: Code, message: impl Into<String>) -> Self {
         Problem {
             severity: Severity::Error,
             code,
@@ -105,7 +123,7 @@ impl Problem {
 /// Problems in the order in which they were found. A file of noise has one at each byte, so the
 /// list is cut and the rest counted.
 #[derive(Debug, Default)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     list: Vec<Problem>,
     more: u64,
     worst_of_more: Option<Severity>,
@@ -114,7 +132,7 @@ pub(super) struct Problems {
 impl Problems {
     const LISTED: usize = 200;
 
-    pub(super) fn push(&mut self, problem: Problem) {
+    pub(crate) fn push(&mut self, problem: Problem) {
         if self.list.len() < Self::LISTED {
             self.list.push(problem);
         } else {
@@ -123,7 +141,7 @@ impl Problems {
         }
     }
 
-    pub(super) fn into_list(mut self) -> Vec<Problem> {
+    pub(crate) fn into_list(mut self) -> Vec<Problem> {
         if let Some(severity) = self.worst_of_more {
             let message = format!("{} more problems are not listed", self.more);
             self.list.push(Problem {

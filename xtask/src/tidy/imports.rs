@@ -4,12 +4,14 @@ use super::Breach;
 use super::source::{Path, Token};
 
 /// The stages and what each may import of the others. Data flows
-/// `probe -> record -> trace -> analysis -> explain -> report`; the values between them are
-/// defined in `trace` (recorded) and in each stage's own output types. `cli` and `lab` drive.
+/// `probe -> record -> trace -> analysis -> explain -> report`; `import` makes the events of a trace from
+/// captures. The values between them are defined in `trace` (recorded) and in each stage's own output
+/// types. `cli` and `lab` drive.
 const STAGES: &[(&str, &[&str])] = &[
     ("probe", &["trace"]),
     ("record", &["probe", "trace"]),
     ("trace", &[]),
+    ("import", &["trace"]),
     ("analysis", &["trace"]),
     ("explain", &["trace", "analysis"]),
     ("report", &["trace", "analysis", "explain"]),
@@ -23,7 +25,7 @@ const STAGES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "probe", "record", "trace", "analysis", "explain", "report", "study", "lab",
+            "probe", "record", "trace", "import", "analysis", "explain", "report", "study", "lab",
         ],
     ),
 ];

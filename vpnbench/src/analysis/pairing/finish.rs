@@ -300,6 +300,7 @@ impl Closing<'_> {
         if let Some(ends) = ends {
             self.repeated(ends, &mut account);
         }
+        self.unproven(sender, &mut account);
         let share = |part: u64| (far.checked > 0).then(|| part as f64 / far.checked as f64);
         let confidence = share(far.confirmed[rule as usize]);
         let far_is_better = confidence.is_some_and(|sure| sure < SURE)
@@ -315,6 +316,9 @@ impl Closing<'_> {
         row.confidence = if far_is_better { None } else { confidence };
         if in_kernel {
             row.from = "tun.tx".to_owned();
+        }
+        if self.hosts[sender as usize].captured {
+            row.to = "outer.tx".to_owned();
         }
         self.daemon(Stage::DaemonSend, row, method, &book, &account, sender);
         if let Some(ends) = ends {
@@ -361,6 +365,15 @@ impl Closing<'_> {
         account.lost.segments += repeated - free;
     }
 
+    /// A capture does not tell one datagram from several in a unit that fits a packet, so what did not come
+    /// out of a tunnel is not proven to be lost; WireGuard's datagrams are counted one by one.
+    fn unproven(&self, host: u16, account: &mut Account) {
+        let host = &self.hosts[host as usize];
+        if host.captured && !host.wireguard {
+            account.lost = super::amount::Amount::default();
+        }
+    }
+
     fn daemon_receive(&mut self, receiver: u16, sender: Option<u16>, direction: &str) {
         let host = &mut self.hosts[receiver as usize];
         let daemon = std::mem::take(&mut host.receive);
@@ -379,6 +392,7 @@ impl Closing<'_> {
             // Control packets of a peer that is not seen cannot be told from lost ones.
             account.lost = super::amount::Amount::default();
         }
+        self.unproven(receiver, &mut account);
         let start = self.context.start.clock.monotonic_ns;
         let mut row = delays[rule as usize].row(Stage::DaemonReceive, direction, start);
         if without_recv {

@@ -106,6 +106,8 @@ pub(crate) struct Host {
     pub(crate) in_kernel: bool,
     /// Whether `outer.recv` is not observed or does not exist.
     pub(crate) without_recv: bool,
+    /// Whether it is known from foreign captures only: no queue is seen.
+    pub(crate) captured: bool,
     /// Whether outer packets carry WireGuard counters.
     pub(crate) wireguard: bool,
     /// Places in the kernel where reads of this host release their packets.
@@ -132,6 +134,7 @@ impl Host {
             has_tunnel: false,
             in_kernel: false,
             without_recv: false,
+            captured: false,
             wireguard: false,
             read_at: Vec::new(),
             tun_qdisc: Queue::default(),

@@ -13,7 +13,8 @@
 //! | `tun.tx` | `tun.write` of another host | the inner packet's own flow and number |
 //!
 //! Tunnels in the kernel have no `tun.read` and no `outer.recv`: `tun.tx` and `outer.rx` take their
-//! places. On a bare link the outer taps carry the traffic itself.
+//! places. On a bare link the outer taps carry the traffic itself. Captures have no queues: `tun.tx` and
+//! `outer.tx` take the places of `tun.read` and `outer.queue`.
 //!
 //! One pass, bounded memory: every table is limited by what is in flight, has a cap, and counts what it
 //! gives up.
@@ -62,8 +63,10 @@ pub struct Pairing {
     hosts: Vec<Host>,
     /// Namespaces with a tunnel.
     tunnels: Vec<u32>,
-    /// Namespaces with a tunnel in the kernel.
+    /// Namespaces with a tunnel in the kernel, or of which no more is seen.
     kernel_tunnels: Vec<u32>,
+    /// Namespaces known from foreign captures.
+    captured: Vec<u32>,
     without_recv: bool,
     inner: Units,
     outer: Units,
@@ -99,13 +102,15 @@ impl Pairing {
     /// What the start frame says about the tunnels: which are in the kernel, and which probes are
     /// missing. Optional; without it every tunnel is taken to have a daemon.
     pub fn begin(&mut self, start: &Start) {
-        let in_kernel =
-            |kind| matches!(kind, TunnelKind::KernelWireguard | TunnelKind::KernelOther);
+        let in_kernel = |kind| !matches!(kind, TunnelKind::Tun | TunnelKind::Tap);
         let tunnels = start.tunnels.iter().filter(|one| in_kernel(one.kind));
         self.kernel_tunnels = tunnels.map(|one| one.netns).collect();
         let devices = start.devices.iter().filter(|one| one.role == "tunnel");
         let tunnels = start.tunnels.iter().map(|one| one.netns);
         self.tunnels = tunnels.chain(devices.map(|one| one.netns)).collect();
+        let namespaces = start.environment.namespaces.iter();
+        let captured = namespaces.filter(|one| one.captured);
+        self.captured = captured.map(|one| one.netns).collect();
         let attached = |id: ProbeId| {
             start
                 .probes
@@ -147,6 +152,7 @@ impl Pairing {
         one.in_kernel = self.kernel_tunnels.contains(&netns);
         one.has_tunnel = self.tunnels.contains(&netns);
         one.without_recv = one.in_kernel || self.without_recv;
+        one.captured = self.captured.contains(&netns);
         self.hosts.push(one);
         Some(host)
     }
@@ -260,31 +266,42 @@ impl Pairing {
             shape,
             ..Unit::default()
         };
+        self.leaves_daemon(host, packet, &mut unit);
         let one = &mut self.hosts[host as usize];
-        if one.has_tunnel {
-            unit.own = one.is_own(packet);
-            if unit.own {
-                one.send.leave_own(packet.segments(), shape.bytes());
-            } else {
-                let tid = packet.header.tid;
-                let rest = one.send.leave(now, tid, shape, &mut self.pairs);
-                unit.own = rest == shape.segments;
-                for (rule, pairs) in self.pairs.iter().enumerate() {
-                    let ends = pairs.first().zip(pairs.last());
-                    unit.inner[rule] = ends.map_or((0, 0), |(first, last)| (first.unit, last.unit));
-                    for pair in pairs {
-                        one.send_delays[rule].record(pair.entered_ns, now, pair.segments);
-                    }
-                }
-            }
-        }
         let number = self.outer.push(unit);
         one.outer_qdisc
             .come(packet.skb, Entry::new(packet, number, id));
         one.fragments.0 += u64::from(packet.frag & 0x3fff != 0);
     }
 
+    /// An outer packet comes out of the host's daemon: which inner packets it carries.
+    fn leaves_daemon(&mut self, host: u16, packet: &event::Packet, unit: &mut Unit) {
+        let now = packet.header.time_ns;
+        let one = &mut self.hosts[host as usize];
+        if !one.has_tunnel {
+            return;
+        }
+        unit.own = one.is_own(packet);
+        if unit.own {
+            one.send.leave_own(packet.segments(), unit.shape.bytes());
+            return;
+        }
+        let tid = packet.header.tid;
+        let rest = one.send.leave(now, tid, unit.shape, &mut self.pairs);
+        unit.own = rest == unit.shape.segments;
+        for (rule, pairs) in self.pairs.iter().enumerate() {
+            let ends = pairs.first().zip(pairs.last());
+            unit.inner[rule] = ends.map_or((0, 0), |(first, last)| (first.unit, last.unit));
+            for pair in pairs {
+                one.send_delays[rule].record(pair.entered_ns, now, pair.segments);
+            }
+        }
+    }
+
     fn outer_tx(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
+        if self.hosts[host as usize].captured {
+            return self.captured_tx(host, packet, id);
+        }
         let now = packet.header.time_ns;
         let one = &mut self.hosts[host as usize];
         let entry = one.outer_qdisc.go(packet, id.as_ref());
@@ -320,6 +337,25 @@ impl Pairing {
         }
     }
 
+    /// Where no queue is seen, this is the first that is seen of an outer packet.
+    fn captured_tx(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
+        let now = packet.header.time_ns;
+        let mut unit = Unit {
+            times: [now, now, 0, 0],
+            host,
+            shape: outer_shape(packet),
+            ..Unit::default()
+        };
+        self.leaves_daemon(host, packet, &mut unit);
+        let number = self.outer.push(unit);
+        let one = &mut self.hosts[host as usize];
+        one.fragments.0 += u64::from(packet.frag & 0x3fff != 0);
+        if let Some(id) = &id {
+            self.wire.depart(host, packet, id, number, &mut self.closed);
+            self.note_fates(id.flow);
+        }
+    }
+
     fn outer_rx(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
         let now = packet.header.time_ns;
         self.hits.clear();
@@ -343,7 +379,7 @@ impl Pairing {
         let own = unit.own || one.is_own(packet);
         let established = packet.tcp_flags & 0x7 == 0;
         if !one.has_tunnel {
-            if packet.ip_proto == 6 && established {
+            if packet.ip_proto == 6 && established && !one.captured {
                 one.to_tcp.come(packet.skb, Entry::new(packet, number, id));
             }
         } else if packet.is_later_fragment() || packet.ip_proto != 17 && !one.without_recv {
@@ -397,7 +433,7 @@ impl Pairing {
             }
         }
         let rule = one.receive.better([0; 2], 0);
-        if packet.ip_proto == 6 && packet.tcp_flags & 0x7 == 0 {
+        if packet.ip_proto == 6 && packet.tcp_flags & 0x7 == 0 && !one.captured {
             one.to_tcp.come(packet.skb, Entry::new(packet, 0, id));
         }
         self.hits.clear();

@@ -8,7 +8,7 @@ use crate::explain::rule::{Judgement, Known, Need, Rule};
 use crate::explain::tcp::Senders;
 use crate::explain::{bounds, confidence, units};
 
-const NEEDS: &[Need] = &[Need::Tcp, Need::Probe(ProbeId::TcpProbe)];
+const NEEDS: &[Need] = &[Need::Tcp, Need::Probe(ProbeId::TcpProbe), Need::SocketState];
 /// `limits` attributes busy time to one of five states.
 const STATES: f64 = 5.0;
 

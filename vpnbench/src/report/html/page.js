@@ -48,7 +48,7 @@ function header() {
   main.append(make("h1", {}, run.command.length ? run.command.join(" ") : "recording " + run.id));
   const parts = [run.host + " on Linux " + run.kernel, run.started_at];
   if (run.duration_s != null) parts.push(time(run.duration_s * 1e6));
-  for (const tunnel of data.tunnels) parts.push(tunnel.interface + " (" + (tunnel.daemon ? tunnel.daemon.comm : tunnel.kind) + ", MTU " + tunnel.mtu + ")");
+  for (const tunnel of data.tunnels) parts.push(tunnel.interface + " (" + (tunnel.daemon ? tunnel.daemon.comm : tunnel.kind) + (tunnel.mtu ? ", MTU " + tunnel.mtu : "") + ")");
   const result = data.benchmark;
   if (result && result.throughput_bps_received != null) parts.push(scaled(result.throughput_bps_received, "bit/s") + " received");
   main.append(make("p", { class: "faint", id: "run" }, parts.join(", ")));

@@ -114,6 +114,7 @@ fn label(report: &Report, stage: &StageTime) -> String {
     let inside = || match report.tunnel.as_ref() {
         Some(tunnel) => match &tunnel.daemon {
             Some(daemon) => format!("inside {}", daemon.comm),
+            None if tunnel.kind == "captured" => "inside the tunnel".to_owned(),
             None => "inside the tunnel (kernel)".to_owned(),
         },
         None => "inside the daemon".to_owned(),

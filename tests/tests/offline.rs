@@ -1,0 +1,48 @@
+//! Analysis of captures, without root: every format, damage, and tshark beside it.
+
+#[path = "offline/damage.rs"]
+mod damage;
+#[path = "offline/formats.rs"]
+mod formats;
+#[path = "offline/make.rs"]
+mod make;
+#[path = "offline/read.rs"]
+mod read;
+#[path = "offline/tshark.rs"]
+mod tshark;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use vpnbench_tests::trials::Trials;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut trials = Trials::new(&arguments);
+    let mut add = |name: &str, case: fn() -> anyhow::Result<()>, missing: Option<&str>| {
+        let run = move || case().map_err(|error| format!("{error:#}").into());
+        trials.add(Trial::test(name, run), missing);
+    };
+    add("every_format_and_link_layer", formats::every_format, None);
+    add("gzip_and_zstd", formats::packed, None);
+    add("snap_length", formats::snap_length, None);
+    add("a_file_that_is_still_written", formats::growing, None);
+    add("a_clock_that_is_set_back", formats::clock_step, None);
+    add(
+        "copies_of_a_capture_of_all_devices",
+        formats::duplicates,
+        None,
+    );
+    add("ten_thousand_damaged_files", damage::mutated, None);
+    add("a_destroyed_record", damage::one_record, None);
+    add("a_hole_in_the_file", damage::hole, None);
+    add("something_else", damage::something_else, None);
+    add("through_a_pipe", tshark::pipe, None);
+    let missing = tshark::missing();
+    add(
+        "counts_agree_with_tshark",
+        tshark::counts_agree,
+        missing.as_deref(),
+    );
+    libtest_mimic::run(&arguments, trials.finish()).exit_code()
+}
