@@ -88,7 +88,7 @@ impl PcapNg {
         let Some(length) = self.word(bytes, 4) else {
             return Step::Cut;
         };
-        if !(12..=BLOCK_MAX).contains(&length) || length % 4 != 0 {
+        if !(12..=BLOCK_MAX).contains(&length) || !length.is_multiple_of(4) {
             return Step::Damaged("a block's length makes no sense");
         }
         let size = length as usize;
@@ -241,7 +241,7 @@ impl PcapNg {
             return Some(false);
         }
         let length = self.length(bytes).unwrap_or(0);
-        if !(12..=BLOCK_MAX).contains(&length) || length % 4 != 0 {
+        if !(12..=BLOCK_MAX).contains(&length) || !length.is_multiple_of(4) {
             return Some(false);
         }
         if bytes.len() < length as usize {
