@@ -185,6 +185,9 @@ mod tests {
         packet.l4_len = if protocol == TCP { 32 } else { 8 };
         packet.payload_len = payload_len;
         packet.len = payload_len + 20 + u32::from(packet.l4_len);
+        if wireguard(payload).is_some() {
+            packet.flags |= packet_flags::WIREGUARD;
+        }
         Headers {
             packet,
             options: Options::default(),
