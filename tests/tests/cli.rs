@@ -33,7 +33,7 @@ fn usage_errors_are_status_2() {
         &["compare", "a.json"],
         &["record", "--duration", "1s"],
         &["report"],
-        &["report", "a.vbt", "b.vbt"],
+        &["export", "a.vbt"],
         &["man", "nonsense"],
         &["schema", "--quiet", "--verbose"],
     ] {
@@ -62,13 +62,16 @@ fn an_unknown_probe_lists_the_known_ones() {
 }
 
 #[test]
-fn joining_traces_is_refused_plainly() {
-    let output = run(&["report", "a.vbt", "b.vbt"]);
+fn what_is_read_twice_cannot_come_through_a_pipe() {
+    let output = run(&["report", "-", "-"]);
+    assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("not in this version"),
+        stderr(&output).contains("read twice"),
         "{}",
         stderr(&output)
     );
+    let output = run(&["export", "-", "--to", "jsonl"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

@@ -2,8 +2,12 @@
 
 #[path = "offline/damage.rs"]
 mod damage;
+#[path = "offline/export.rs"]
+mod export;
 #[path = "offline/formats.rs"]
 mod formats;
+#[path = "offline/join.rs"]
+mod join;
 #[path = "offline/make.rs"]
 mod make;
 #[path = "offline/read.rs"]
@@ -37,8 +41,26 @@ fn main() -> ExitCode {
     add("a_destroyed_record", damage::one_record, None);
     add("a_hole_in_the_file", damage::hole, None);
     add("something_else", damage::something_else, None);
+    add(
+        "two_ends_with_clocks_of_their_own",
+        join::clocks_of_their_own,
+        None,
+    );
     add("through_a_pipe", tshark::pipe, None);
+    add("export_lines_of_json", export::lines, None);
+    add("export_tables", export::tables, None);
     let missing = tshark::missing();
+    add(
+        "export_packets_in_tshark",
+        export::packets,
+        missing.as_deref(),
+    );
+    let duckdb = export::duckdb_missing();
+    add(
+        "queries_of_the_fleet_page",
+        export::queries,
+        duckdb.as_deref(),
+    );
     add(
         "counts_agree_with_tshark",
         tshark::counts_agree,

@@ -6,7 +6,9 @@
 pub mod analysis;
 pub mod cli;
 pub mod explain;
+pub mod export;
 pub mod import;
+pub mod join;
 pub mod lab;
 pub mod probe;
 pub mod record;

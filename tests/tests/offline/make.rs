@@ -162,6 +162,51 @@ pub(crate) fn connection() -> Result<Vec<Packet>> {
     Ok(list)
 }
 
+/// The connection as both hosts see it.
+pub(crate) struct Both {
+    pub(crate) client: Vec<Packet>,
+    pub(crate) server: Vec<Packet>,
+    /// Time from one host to the other, us.
+    pub(crate) one_way_us: f64,
+}
+
+/// The connection of [`connection`] in several rounds at both ends, half a round trip apart. The lost
+/// segment is not seen by the server.
+pub(crate) fn connection_at_both() -> Result<Both> {
+    let mut both = Both {
+        client: Vec::new(),
+        server: Vec::new(),
+        one_way_us: ROUND_TRIP as f64 / 2000.0,
+    };
+    let rounds = 40;
+    for round in 0..rounds {
+        let later = round * 500 * MS;
+        let mut data = 0;
+        for (number, mut packet) in connection()?.into_iter().enumerate() {
+            packet.time_ns += later;
+            // Another connection: its own ports and identifications.
+            packet.bytes[if packet.outgoing { 20 } else { 22 }] += round as u8;
+            packet.bytes[4..6].copy_from_slice(&(round as u16 * 256 + number as u16).to_be_bytes());
+            let is_data = packet.outgoing && packet.bytes.len() > 200;
+            data += u32::from(is_data);
+            let mut there = packet.clone();
+            there.outgoing = !packet.outgoing;
+            there.time_ns = if packet.outgoing {
+                packet.time_ns + ROUND_TRIP / 2
+            } else {
+                packet.time_ns - ROUND_TRIP / 2
+            };
+            both.client.push(packet);
+            if !(is_data && data == LOST + 1) {
+                both.server.push(there);
+            }
+        }
+    }
+    both.client.sort_by_key(|one| one.time_ns);
+    both.server.sort_by_key(|one| one.time_ns);
+    Ok(both)
+}
+
 /// A link layer in front of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {

@@ -286,6 +286,10 @@ pub struct StageTime {
     /// Share of pairs believed right: 1 for addresses and numbers; measured against the far end where
     /// both ends were seen; null where nothing checks it.
     pub confidence: Option<f64>,
+    /// How far each time may be off because the two ends have clocks of their own, us; null where one clock
+    /// took both.
+    #[serde(default)]
+    pub uncertainty_us: Option<f64>,
     /// Of the segments that entered, those that could not be paired and are not known to be lost.
     pub unpaired_ratio: Option<f64>,
     /// Course over the run.

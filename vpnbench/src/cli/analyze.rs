@@ -1,16 +1,28 @@
 //! `vpnbench analyze`: the report of other people's captures.
 
 use super::args::AnalyzeArgs;
+use super::joined::{by_host, join};
 use super::offline::{conclude, failed_on, write_report};
 use super::output::Output;
 use super::{ExitStatus, Failure};
 use crate::analysis::Analyses;
 use crate::explain::Given;
 use crate::import::{Import, ImportError, Place, Plan, Source};
+use crate::join::Recording;
+use crate::report::Report;
 
 pub(super) fn run(args: &AnalyzeArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
     let plan = plan(args)?;
-    let import = Import::open(&plan).map_err(|error| {
+    let report = match apart(&plan)? {
+        Some(recordings) => join(recordings)?,
+        None => together(&plan)?,
+    };
+    write_report(&report, args.format, &args.output, output)?;
+    Ok(failed_on(&report, &args.fail_on).unwrap_or(ExitStatus::Done))
+}
+
+fn begin(plan: &Plan) -> Result<Import, Failure> {
+    Import::open(plan).map_err(|error| {
         let status = match error {
             ImportError::Filter { .. } => ExitStatus::Usage,
             _ => ExitStatus::Failed,
@@ -20,13 +32,35 @@ pub(super) fn run(args: &AnalyzeArgs, output: &mut Output) -> Result<ExitStatus,
             error: error.into(),
             hint: None,
         }
-    })?;
+    })
+}
+
+/// One recording for each host, whose clocks are told apart; `None` for one host, and where a pipe can be
+/// read only once.
+fn apart(plan: &Plan) -> Result<Option<Vec<Recording>>, Failure> {
+    let pipe = plan.sources.iter().any(|one| one.path.as_os_str() == "-");
+    let one = plan
+        .sources
+        .windows(2)
+        .all(|pair| pair[0].host == pair[1].host);
+    if pipe || one {
+        return Ok(None);
+    }
+    // Seen together, the files tell best which addresses are whose.
+    let plan = Plan {
+        local: begin(plan)?.local(),
+        ..plan.clone()
+    };
+    Ok(Some(by_host(&plan)))
+}
+
+/// All files with one clock.
+fn together(plan: &Plan) -> Result<Report, Failure> {
+    let import = begin(plan)?;
     let start = import.start().clone();
     let mut analyses = Analyses::new(&start);
     let summary = import.for_each(|event| analyses.observe(&event))?;
-    let report = conclude(&start, analyses, summary, &Given::default());
-    write_report(&report, args.format, &args.output, output)?;
-    Ok(failed_on(&report, &args.fail_on).unwrap_or(ExitStatus::Done))
+    Ok(conclude(&start, analyses, summary, &Given::default()))
 }
 
 /// The files and where they were captured.

@@ -76,6 +76,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Analyse captures (pcap, pcapng, also packed) of one or more points by the same rules
     Analyze(AnalyzeArgs),
+    /// Write a trace in other tools' formats
+    Export(ExportArgs),
     /// Say what differs between runs, whether it is real, and what it consists of
     Compare(CompareArgs),
     /// Say what a finding means, how it is judged and what to do about it
@@ -237,6 +239,31 @@ pub struct RecordArgs {
     pub output: PathBuf,
 }
 
+/// `vpnbench export`
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// Recorded trace
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+    /// Format
+    #[arg(long, value_name = "FORMAT")]
+    pub to: ExportFormat,
+    /// File, or for parquet the directory; - is stdout
+    #[arg(short, long, value_name = "FILE|DIR", default_value = "-")]
+    pub output: Destination,
+}
+
+/// Format of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Packets with their headers, for Wireshark: one interface for each tap
+    Pcapng,
+    /// One table for each kind of event, for DuckDB, Polars, Spark and ClickHouse
+    Parquet,
+    /// One line of JSON for each event
+    Jsonl,
+}
+
 /// `vpnbench analyze`
 #[derive(Debug, Clone, Args)]
 pub struct AnalyzeArgs {
@@ -272,9 +299,12 @@ pub struct AnalyzeArgs {
 /// `vpnbench report`
 #[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
-    /// Recorded trace; - is stdin
-    #[arg(required = true, value_name = "TRACE")]
+    /// Recorded trace; - is stdin. Several, also captures (pcap, pcapng), are joined by their packets
+    #[arg(value_name = "TRACE", required_unless_present = "at")]
     pub traces: Vec<PathBuf>,
+    /// Capture of another host of the run; TAP as in `analyze`
+    #[arg(long, value_name = "HOST:TAP=FILE")]
+    pub at: Vec<Source>,
     /// Form of the report
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: ReportFormat,

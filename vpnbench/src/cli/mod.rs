@@ -4,6 +4,8 @@ mod analyze;
 pub mod args;
 pub mod compare;
 mod doctor;
+mod export;
+mod joined;
 pub mod lab;
 pub mod lab_ablate;
 pub mod lab_matrix;
@@ -129,6 +131,7 @@ fn dispatch(command: Command, output: &mut Output) -> Result<ExitStatus, Failure
         Command::Threads(args) => threads::threads(args, output),
         Command::Report(args) => offline::report(args, output),
         Command::Analyze(args) => analyze::run(&args, output),
+        Command::Export(args) => export::run(&args, output),
         Command::Compare(args) => compare::run(&args, output),
         Command::Explain { id } => offline::explain(id.as_deref(), output),
         Command::Lab(args) => lab::run(args, output),

@@ -20,13 +20,10 @@ use crate::trace::{self, Reader, Summary};
 
 /// `vpnbench report`
 pub(super) fn report(args: ReportArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
-    let [path] = args.traces.as_slice() else {
-        let error = anyhow::anyhow!("{} traces were given", args.traces.len());
-        let hint =
-            "joining the traces of several hosts is not in this version: report them one by one";
-        return Err(Failure::new(ExitStatus::Usage, error, hint));
+    let report = match (args.traces.as_slice(), args.at.as_slice()) {
+        ([path], []) => analyse(path)?,
+        (traces, captures) => super::joined::traces(traces, captures)?,
     };
-    let report = analyse(path)?;
     write_report(&report, args.format, &args.output, output)?;
     Ok(failed_on(&report, &args.fail_on).unwrap_or(ExitStatus::Done))
 }

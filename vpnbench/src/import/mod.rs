@@ -31,6 +31,7 @@ mod window;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::IpAddr;
 
 use vpnbench_common::catalog::{Kind, ProbeId, Tap};
 use vpnbench_common::event::packet_flags;
@@ -162,6 +163,19 @@ impl Import {
             packets: 0,
             last_ns: first_ns,
         })
+    }
+
+    /// Addresses that are on the hosts as far as anything shows it: for reading one host's files alone.
+    #[must_use]
+    pub fn local(&self) -> Vec<(String, IpAddr)> {
+        let hosts = self.hosts.iter().zip(self.places.names());
+        let addresses = hosts.flat_map(|(host, name)| {
+            let sure = host.near.addresses();
+            let assumed = host.near.assumed().map(|(_, end)| end);
+            let all = sure.map(|(address, _)| address).chain(assumed);
+            all.map(|address| (name.clone(), places::ip(address)))
+        });
+        addresses.collect()
     }
 
     /// What was captured where, as the first frame of a trace.

@@ -382,6 +382,10 @@ pub struct Namespace {
     /// Whether it is known from foreign captures only: what its sockets did is concluded from packets.
     #[serde(default)]
     pub captured: bool,
+    /// How far its times may be off against the other hosts' of a joined recording, ns; None in recordings
+    /// with one clock.
+    #[serde(default)]
+    pub clock_uncertainty_ns: Option<u64>,
 }
 
 /// An interface.

@@ -13,8 +13,10 @@ const STAGES: &[(&str, &[&str])] = &[
     ("trace", &[]),
     ("import", &["trace"]),
     ("analysis", &["trace"]),
+    ("join", &["trace", "import", "analysis"]),
     ("explain", &["trace", "analysis"]),
     ("report", &["trace", "analysis", "explain"]),
+    ("export", &["trace", "analysis"]),
     ("study", &["trace", "analysis", "explain", "report"]),
     (
         "lab",
@@ -25,7 +27,8 @@ const STAGES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "probe", "record", "trace", "import", "analysis", "explain", "report", "study", "lab",
+            "probe", "record", "trace", "import", "analysis", "join", "explain", "report",
+            "export", "study", "lab",
         ],
     ),
 ];

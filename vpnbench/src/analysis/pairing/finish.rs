@@ -461,11 +461,22 @@ impl Closing<'_> {
         if let Some(between) = self.between.get(&ends) {
             let mut row = between.wire.row(Stage::Wire, &direction, start);
             row.confidence = Some(1.0);
+            row.uncertainty_us = self.clock_uncertainty_us(ends);
             if row.packets > 0 {
                 self.push_stage(row, "numbers", None, &account);
             }
         }
         self.push_account(Stage::Wire, &direction, "sequence", &account, ends.0);
+    }
+
+    /// How far times between two hosts may be off, where each has a clock of its own.
+    fn clock_uncertainty_us(&self, ends: Ends) -> Option<f64> {
+        let of = |host: u16| {
+            let netns = self.hosts.get(usize::from(host))?.netns;
+            self.context.namespace(netns).0?.clock_uncertainty_ns
+        };
+        let sum = of(ends.0)? + of(ends.1)?;
+        (sum > 0).then_some(sum as f64 / 1000.0)
     }
 
     fn push_stage(

@@ -36,6 +36,18 @@ pub(super) fn stages(report: &Report, screen: Screen, out: &mut dyn Write) -> io
         };
         direction_table(report, &rows).write(&heading, screen, out)?;
         for row in rows {
+            if let Some(error) = row.uncertainty_us {
+                let text = format!(
+                    "{}: each time may be off by {}, as the hosts have clocks of their own",
+                    label(report, row),
+                    duration(error / 1e6)
+                );
+                writeln!(
+                    out,
+                    "  {}",
+                    screen.faint(&wrap(&text, screen.width.saturating_sub(4), 2))
+                )?;
+            }
             if let Some(confidence) = row.confidence.filter(|sure| *sure < SURE) {
                 let text = format!(
                     "{}: the far end confirms {} of the pairs made by {}",
