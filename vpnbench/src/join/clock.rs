@@ -94,7 +94,8 @@ impl Crossings {
     /// A packet of a recording.
     pub fn observe(&mut self, recording: usize, packet: &event::Packet) {
         let time = packet.header.time_ns;
-        self.first.entry(recording).or_insert(time);
+        let first = self.first.entry(recording).or_insert(time);
+        *first = time.min(*first);
         let (inner, leaves) = match Tap::from_number(packet.tap) {
             Some(Tap::TunTx) => (true, true),
             Some(Tap::TunWrite) => (true, false),
