@@ -39,6 +39,24 @@ pub enum Cause {
     Other,
 }
 
+impl Cause {
+    /// Name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cause::Syn => "syn",
+            Cause::Rto => "rto",
+            Cause::AfterRto => "after_rto",
+            Cause::Tlp => "tlp",
+            Cause::Rack => "rack",
+            Cause::Dupack => "dupack",
+            Cause::RackTimer => "rack_timer",
+            Cause::Pmtu => "pmtu",
+            Cause::Other => "other",
+        }
+    }
+}
+
 /// How an episode of Recovery began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entry {

@@ -142,6 +142,7 @@ impl Sums {
             verdicts_incomplete: incomplete(context),
             episodes,
             flows,
+            causes: BTreeMap::new(),
             books: namespaces
                 .flat_map(|netns| {
                     let sums = self.namespaces.get(&netns).copied().unwrap_or_default();

@@ -124,6 +124,8 @@ pub struct Output {
     pub flows: Vec<FlowRetransmits>,
     /// Beside the kernel's counters, per namespace.
     pub books: Vec<Reconciliation>,
+    /// Name of the cause by the number that [`super::spurious::Mark::key`] has.
+    pub causes: BTreeMap<u32, &'static str>,
 }
 
 /// One end of a TCP connection: namespace, IP version, local and remote address and port.
@@ -292,6 +294,7 @@ impl Retransmits {
         let resolver = Resolver::new(&self.stacks, context);
         let mut sums = Sums::new(context, senders);
         let mut guessed = 0;
+        let mut causes = BTreeMap::new();
         for (key, &number) in &self.keys {
             let count = &self.counts[number as usize];
             let frames = resolver.frames(key.stack);
@@ -306,6 +309,7 @@ impl Retransmits {
                     false => count.segments,
                 };
             }
+            causes.insert(number, cause.name());
             sums.add(key, cause, cause::through_queue(frames), count);
         }
         for (&(netns, flow), &count) in &self.synacks {
@@ -327,7 +331,9 @@ impl Retransmits {
             }
         }
         let problems = self.problems(guessed);
-        (sums.output(context, episodes), problems)
+        let mut output = sums.output(context, episodes);
+        output.causes = causes;
+        (output, problems)
     }
 
     fn problems(&self, guessed: u64) -> Vec<Problem> {

@@ -88,6 +88,7 @@ impl Tally {
 #[derive(Debug, Clone, Copy)]
 struct Resent {
     key: u32,
+    offset: u64,
     end: u64,
     time: u64,
     tsval: Option<u32>,
@@ -103,6 +104,22 @@ struct Resent {
     first_older: bool,
     /// When a DSACK for it reached the sender, ns; 0 if none did.
     dsack_at: u64,
+}
+
+/// Marks kept for plots; up to twice as many.
+const MARKS_MAX: usize = 1000;
+
+/// A segment that was sent again, as plots show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// [`Sent::key`].
+    pub key: u32,
+    /// [`Sent::time`].
+    pub time: u64,
+    /// [`Sent::offset`].
+    pub offset: u64,
+    /// Whether an earlier copy arrived; `None` if nothing can be said.
+    pub arrived: Option<bool>,
 }
 
 /// What became of the original of bytes that were sent again.
@@ -222,6 +239,8 @@ pub struct Sent {
     pub segments: u32,
     /// What its cause depends on, a number of the caller's.
     pub key: u32,
+    /// Where it is in the stream, for plots: bytes after the first one of the recording.
+    pub offset: u64,
     /// Number of the episode, 0 outside of one.
     pub episode: u32,
 }
@@ -237,6 +256,10 @@ pub struct Spurious {
     at_device: Option<(u64, u64, u32)>,
     tally: FxHashMap<u32, Tally>,
     acks_seen: bool,
+    marks: Vec<Mark>,
+    /// One of so many segments has a mark, and how many were closed.
+    every: u64,
+    closed: u64,
 }
 
 impl Spurious {
@@ -278,6 +301,7 @@ impl Spurious {
             let known = self.received.seen && end > start && self.received.has(start, end);
             let record = Resent {
                 key: sent.key,
+                offset: sent.offset + (start - sent.start),
                 end,
                 time: sent.time,
                 tsval,
@@ -409,6 +433,7 @@ impl Spurious {
             return;
         };
         if let Some(one) = self.open.remove(&key) {
+            self.mark(&one);
             let tally = self.tally.entry(one.key).or_default();
             if self.received.seen || self.acks_seen {
                 judge(tally, &one, self.received.seen);
@@ -416,6 +441,36 @@ impl Spurious {
                 tally.unseen += 1;
             }
         }
+    }
+
+    fn mark(&mut self, one: &Resent) {
+        self.every = self.every.max(1);
+        if self.closed.is_multiple_of(self.every) {
+            let judged = self.received.seen || self.acks_seen;
+            self.marks.push(Mark {
+                key: one.key,
+                time: one.time,
+                offset: one.offset,
+                arrived: judged.then(|| spurious(one, self.received.seen)),
+            });
+        }
+        self.closed += 1;
+        if self.marks.len() >= 2 * MARKS_MAX {
+            let mut at = 0;
+            self.marks.retain(|_| {
+                at += 1;
+                at % 2 == 1
+            });
+            self.every *= 2;
+        }
+    }
+
+    /// Segments sent again in the order they were, at most 2,000 of them, evenly picked. Closes all that are open.
+    pub fn marks(&mut self) -> Vec<Mark> {
+        while !self.order.is_empty() {
+            self.close_oldest();
+        }
+        std::mem::take(&mut self.marks)
     }
 
     /// What became of the original of bytes that were sent again; `None` if they were not, or too

@@ -73,6 +73,7 @@ fn verdicts(steps: &[(u64, Step)], skip: &[bool], keys: usize) -> Vec<(u64, u64)
                 let tsval = u32::try_from(*time).expect("short");
                 flow.repeated_at_device(start, start + LENGTH, tsval);
                 flow.resent(Sent {
+                    offset: 0,
                     time: time_ns,
                     start,
                     end: start + LENGTH,

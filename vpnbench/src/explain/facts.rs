@@ -224,6 +224,15 @@ impl<'a> Facts<'a> {
         rows.filter(move |row| Some(row.netns) == netns && row.tap == tap.name())
     }
 
+    /// Whether all daemons carry their packets in TCP connections: such a socket has no room for packets
+    /// that could overflow.
+    #[must_use]
+    pub fn outer_streams(&self) -> bool {
+        let tunnels = self.context.start.tunnels.iter();
+        let mut sockets = tunnels.flat_map(|one| &one.sockets).peekable();
+        sockets.peek().is_some() && sockets.all(|socket| socket.ip_proto == 6)
+    }
+
     /// Kind of the benchmark, empty if unknown.
     #[must_use]
     pub fn benchmark(&self) -> &'a str {

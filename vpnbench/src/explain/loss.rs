@@ -67,7 +67,8 @@ pub(super) fn at(facts: &Facts<'_>, stages: &[&str]) -> Option<Lost> {
 
 /// Lost and left open in a row. Where outer packets are told apart by IP IDs, those of UDP segmentation
 /// offload repeat (the kernel counts one ID for each super-packet and as many for its segments), so single
-/// fates on the wire may be mixed up; how many arrived in all is not, and bounds what was lost.
+/// fates on the wire may be mixed up; how many arrived in all is not. Of those that did not, as many may be under way as enter
+/// in the time that the slowest hundredth takes; the rest is lost, whatever the single fates say.
 fn counted(facts: &Facts<'_>, row: &LedgerStage) -> (u64, u64) {
     let open = row.unexplained.unsigned_abs();
     let rows = &facts.outputs.pairing.ledger.stages;
@@ -79,7 +80,15 @@ fn counted(facts: &Facts<'_>, row: &LedgerStage) -> (u64, u64) {
     let received = || behind("daemon-receive").filter(|_| facts.only_captured());
     let next = behind("outer-socket").or_else(received);
     match next.filter(|_| row.name == "wire") {
-        Some(next) => (row.lost.min(row.entered.saturating_sub(next.entered)), 0),
+        Some(next) => {
+            let missing = row.entered.saturating_sub(next.entered);
+            let mut times = facts.outputs.pairing.stages.iter();
+            let time = times.find(|time| time.name == row.name && time.direction == row.direction);
+            let rate = row.entered as f64 / facts.seconds().max(1e-9);
+            let under_way = time.map_or(f64::INFINITY, |time| rate * time.p99_us / 1e6);
+            let least = missing.saturating_sub(under_way.ceil() as u64);
+            (row.lost.clamp(least, missing), 0)
+        }
         None => (row.lost, open),
     }
 }

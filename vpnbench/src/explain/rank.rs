@@ -1,12 +1,13 @@
 //! The order of findings.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use super::findings::rule;
 use super::model::{Finding, Verdict};
 
-/// Supported audits, then supported findings by their share, each below those it follows from; then the unknown ones, those
-/// that could apply first; then the refuted ones.
+/// Supported audits, then supported findings by their share, each below the main one of those it follows from; then
+/// the unknown ones, those that could apply first; then the refuted ones.
 pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
     let supported: Vec<String> = findings
         .iter()
@@ -30,11 +31,17 @@ fn place(finding: &Finding) -> u8 {
     match (finding.verdict, finding.applicable) {
         // A figure that is none needs no explanation.
         (Verdict::Supported, _) if finding.id.starts_with("audit-") => 0,
+        // What a sender waits for is a state; with a cause it tells nothing that others do not.
+        (Verdict::Supported, _) if is_state(finding) && !finding.consequence_of.is_empty() => 2,
         (Verdict::Supported, _) => 1,
-        (Verdict::Unknown, true) => 2,
-        (Verdict::Refuted, _) => 3,
-        (Verdict::Unknown, false) => 4,
+        (Verdict::Unknown, true) => 3,
+        (Verdict::Refuted, _) => 4,
+        (Verdict::Unknown, false) => 5,
     }
+}
+
+fn is_state(finding: &Finding) -> bool {
+    finding.id.ends_with("-limited")
 }
 
 fn by_share(one: &Finding, other: &Finding) -> Ordering {
@@ -45,15 +52,31 @@ fn by_share(one: &Finding, other: &Finding) -> Ordering {
         .then(one.id.cmp(&other.id))
 }
 
-/// Takes the findings in their order, each after all that it follows from. The links have no cycle (a
-/// test of the rules), so something can always be taken.
+/// Of the findings that something follows from, the one with the largest share, if that accounts for a quarter of it or more:
+/// a cause of less is a cause of something else too, and says little about this one.
+fn main_cause<'a>(finding: &Finding, all: &'a [Finding]) -> Option<&'a str> {
+    let share = |finding: &Finding| finding.share.unwrap_or(0.0);
+    let causes = all
+        .iter()
+        .filter(|other| other.id != finding.id && finding.consequence_of.contains(&other.id));
+    causes
+        .max_by(|a, b| share(a).total_cmp(&share(b)))
+        .filter(|cause| share(cause) >= share(finding) / 4.0)
+        .map(|cause| cause.id.as_str())
+}
+
+/// Takes the findings in their order, each after its main cause. The links have no cycle (a test of the
+/// rules), so something can always be taken.
 fn causes_first(mut rest: Vec<Finding>) -> Vec<Finding> {
     let mut ranked: Vec<Finding> = Vec::with_capacity(rest.len());
+    let causes: BTreeMap<String, String> = rest
+        .iter()
+        .filter_map(|one| Some((one.id.clone(), main_cause(one, &rest)?.to_owned())))
+        .collect();
     while !rest.is_empty() {
         let waits = |finding: &Finding, rest: &[Finding]| {
-            let causes = &finding.consequence_of;
-            rest.iter()
-                .any(|other| other.id != finding.id && causes.contains(&other.id))
+            let cause = causes.get(&finding.id);
+            cause.is_some_and(|cause| rest.iter().any(|other| other.id == *cause))
         };
         let next = (0..rest.len())
             .find(|at| !waits(&rest[*at], &rest))
@@ -97,6 +120,23 @@ mod tests {
                 "application-limited",
                 "path-loss",
                 "congestion-window-limited"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_small_cause_holds_nothing_back() {
+        let ranked = order(vec![
+            supported("tun-queue-overflow", 0.5),
+            supported("daemon-thread-saturated", 0.4),
+            supported("cpu-contention", 0.2),
+        ]);
+        assert_eq!(
+            ranked,
+            [
+                "daemon-thread-saturated",
+                "tun-queue-overflow",
+                "cpu-contention"
             ]
         );
     }

@@ -63,7 +63,7 @@ pub fn build(
         tunnel: tunnels.first().cloned(),
         tunnels,
         flows: flows(context, &outputs),
-        tcp_flows: tcp::flows(context, &outputs.tcp_flows),
+        tcp_flows: tcp::flows(context, &outputs.tcp_flows, &outputs.retransmits.causes),
         what_if: tcp::what_if(&outputs.what_if),
         retransmits: retransmissions(context, &outputs),
         stages: outputs.pairing.stages,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{CoreTime, Cpu};
+use super::model::{CoreTime, Cpu, StackSamples};
 use crate::analysis::{Context, stacks};
 use crate::trace::model::CoreTicks;
 
@@ -25,7 +25,26 @@ pub(super) fn cpu(context: &Context<'_>, stacks: Option<&stacks::Output>) -> Opt
         samples_by_group: stacks.is_some().then_some(by_group),
         processes: stacks.map_or_else(Vec::new, |one| one.processes.clone()),
         cores: cores.collect(),
+        stacks: stacks.map_or_else(Vec::new, most),
     })
+}
+
+/// Stacks in the report.
+const STACKS: usize = 1000;
+
+/// Stacks with most samples.
+fn most(output: &stacks::Output) -> Vec<StackSamples> {
+    let mut all: Vec<StackSamples> = output
+        .folded
+        .iter()
+        .map(|(stack, &samples)| StackSamples {
+            stack: stack.clone(),
+            samples,
+        })
+        .collect();
+    all.sort_by_key(|one| std::cmp::Reverse(one.samples));
+    all.truncate(STACKS);
+    all
 }
 
 /// The difference of two readings; `None` if they ran backwards.

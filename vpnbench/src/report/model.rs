@@ -388,6 +388,22 @@ pub struct TcpFlow {
     pub acks: AckPath,
     /// Over time.
     pub series: Vec<Point>,
+    /// Segments sent again, at most 2,000 of them, evenly picked.
+    #[serde(default)]
+    pub resent: Vec<ResentSegment>,
+}
+
+/// A segment that TCP sent again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ResentSegment {
+    /// Seconds after the sender's first event.
+    pub time_s: f64,
+    /// Its place in the stream: bytes after what was acknowledged at the first event.
+    pub offset: u64,
+    /// As in `retransmits.by_cause`.
+    pub cause: String,
+    /// Whether an earlier copy of it arrived; null if nothing can be said.
+    pub original_arrived: Option<bool>,
 }
 
 /// CPU time by core and group.
@@ -403,6 +419,18 @@ pub struct Cpu {
     /// Seconds per core and kind from /proc/stat over the run; empty where the recording has none.
     #[serde(default)]
     pub cores: Vec<CoreTime>,
+    /// The stacks with most samples, at most 1,000; empty without `--stacks`.
+    #[serde(default)]
+    pub stacks: Vec<StackSamples>,
+}
+
+/// Samples of one stack.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StackSamples {
+    /// Process, then functions from the outermost on, with `;` between.
+    pub stack: String,
+    /// Samples.
+    pub samples: u64,
 }
 
 /// What a core did over the run, by `/proc/stat` (proc(5)), s.

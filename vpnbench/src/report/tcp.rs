@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{LimitedBy, Predicted, Quantiles, Spurious, SpuriousEvidence, TcpFlow, WhatIf};
+use super::model::{
+    LimitedBy, Predicted, Quantiles, ResentSegment, Spurious, SpuriousEvidence, TcpFlow, WhatIf,
+};
 use crate::analysis::connections::TcpFlow as Sender;
+use crate::analysis::spurious::Mark;
 use crate::analysis::what_if::summary::Prediction;
 use crate::analysis::{Context, retransmits};
 
@@ -39,7 +42,21 @@ pub(super) fn limited_by(sender: &Sender) -> Option<LimitedBy> {
     })
 }
 
-pub(super) fn flows(context: &Context<'_>, senders: &[Sender]) -> Vec<TcpFlow> {
+fn resent(sender: &Sender, causes: &BTreeMap<u32, &'static str>) -> Vec<ResentSegment> {
+    let point = |mark: &Mark| ResentSegment {
+        time_s: mark.time.saturating_sub(sender.began_ns) as f64 / 1e9,
+        offset: mark.offset,
+        cause: causes.get(&mark.key).copied().unwrap_or("other").to_owned(),
+        original_arrived: mark.arrived,
+    };
+    sender.resent.iter().map(point).collect()
+}
+
+pub(super) fn flows(
+    context: &Context<'_>,
+    senders: &[Sender],
+    causes: &BTreeMap<u32, &'static str>,
+) -> Vec<TcpFlow> {
     let rows = senders.iter().map(|sender| {
         let limits = &sender.limits;
         TcpFlow {
@@ -59,6 +76,7 @@ pub(super) fn flows(context: &Context<'_>, senders: &[Sender]) -> Vec<TcpFlow> {
             loss: sender.sums.loss,
             acks: limits.acks.clone(),
             series: limits.series.clone(),
+            resent: resent(sender, causes),
         }
     });
     rows.collect()

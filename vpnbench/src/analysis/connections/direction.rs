@@ -11,7 +11,7 @@ use super::{FIN, Flow, SYN};
 use crate::analysis::episodes::undo::Undos;
 use crate::analysis::episodes::{EpisodeSums, Episodes, Undone};
 use crate::analysis::limits::{self, Limits};
-use crate::analysis::spurious::{Ack, Arrival, Sent, Spurious, Tally};
+use crate::analysis::spurious::{Ack, Arrival, Mark, Sent, Spurious, Tally};
 use crate::analysis::what_if::board::Transmission;
 use crate::analysis::what_if::replay::Arrived;
 use crate::analysis::what_if::rules::Rules;
@@ -35,6 +35,10 @@ pub struct TcpFlow {
     pub sums: SenderSums,
     /// Segments sent again by what is known about them.
     pub spurious: Tally,
+    /// Some of them, one by one.
+    pub resent: Vec<Mark>,
+    /// When its first event was, ns.
+    pub began_ns: u64,
     /// What other settings would have done.
     pub what_if: what_if::Output,
 }
@@ -292,6 +296,10 @@ impl Direction {
             end,
             segments,
             key: cause,
+            offset: self
+                .limits
+                .acked_bytes()
+                .saturating_add(u64::from(event.seq.wrapping_sub(state.snd_una))),
             episode: self.episodes.current(),
         });
     }
@@ -315,6 +323,7 @@ impl Direction {
             self.episodes.finish(last);
         }
         let what_if = self.what_if.finish(&self.spurious);
+        let resent = self.spurious.marks();
         let verdicts = self.spurious.finish();
         let Some(flow) = self.flow else {
             return (None, verdicts);
@@ -344,6 +353,8 @@ impl Direction {
                 duplicates_above: self.duplicates_above,
             },
             spurious,
+            resent,
+            began_ns: self.limits.began(),
             what_if,
         };
         (Some(row), verdicts)

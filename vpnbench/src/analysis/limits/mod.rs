@@ -235,6 +235,18 @@ impl Limits {
         self.acks.sent(time, ack, pure);
     }
 
+    /// Bytes newly acknowledged so far.
+    #[must_use]
+    pub fn acked_bytes(&self) -> u64 {
+        self.acked_bytes
+    }
+
+    /// Time of the first event, ns; what [`Output::series`] begins with.
+    #[must_use]
+    pub fn began(&self) -> u64 {
+        self.first.as_ref().map_or(0, |first| first.0)
+    }
+
     /// The state at the last event.
     #[must_use]
     pub fn last(&self) -> Option<&State> {

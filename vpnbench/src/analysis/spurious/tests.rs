@@ -6,6 +6,7 @@ const MS: u64 = 1_000_000;
 
 fn sent(time: u64, start: u64) -> Sent {
     Sent {
+        offset: 0,
         time,
         start,
         end: start + 100,

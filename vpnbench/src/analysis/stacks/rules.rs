@@ -20,19 +20,22 @@ pub enum Group {
     Scheduler,
     /// A language's run-time: scheduler, collector, allocator.
     Runtime,
+    /// vpnbench's own probes.
+    Probe,
     /// Anything else.
     Other,
 }
 
 impl Group {
     /// All groups.
-    pub const ALL: [Group; 7] = [
+    pub const ALL: [Group; 8] = [
         Group::Crypto,
         Group::Copy,
         Group::SystemCall,
         Group::Network,
         Group::Scheduler,
         Group::Runtime,
+        Group::Probe,
         Group::Other,
     ];
 
@@ -46,6 +49,7 @@ impl Group {
             Group::Network => "network",
             Group::Scheduler => "scheduler",
             Group::Runtime => "runtime",
+            Group::Probe => "probe",
             Group::Other => "other",
         }
     }

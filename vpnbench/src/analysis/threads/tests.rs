@@ -206,7 +206,7 @@ fn stages_add_up_to_what_the_scheduler_charged() {
         run.call(at + 2.0, DAEMON, READ, 3, 1000, 2.0);
         run.off(at + 10.0, DAEMON, READ, charged + 9.8);
         run.on(at + 50.0, DAEMON);
-        run.call(at + 51.0, DAEMON, READ, 3, -11, 43.0);
+        run.call(at + 50.5, DAEMON, READ, 3, -11, 42.5);
         run.off(at + 51.0, DAEMON, READ, charged + 10.6);
     }
     let output = run.finish();

@@ -10,7 +10,7 @@ use crate::explain::{bounds, confidence, units};
 pub(super) const RULE: Rule = Rule {
     id: "cpu-contention",
     claim: "runnable threads of the path wait for a core (run-queue delay), including softirq pressure",
-    judged: "share of the time between the daemon's first and last packet in which the thread that waits most was runnable, not running, and packets waited for it (docs/threads.md); a time slice of the scheduler is one observation",
+    judged: "share of the time between the daemon's first and last packet in which the thread that waits most was runnable, not running, and packets waited for it (docs/threads.md); a time slice of the scheduler is one observation. It is a limit only where that thread had work for most of the time, running or waiting",
     needs: &[
         Need::Daemon,
         Need::Probe(ProbeId::SchedSwitch),
@@ -35,19 +35,16 @@ fn judge(facts: &Facts<'_>) -> Judgement {
         .filter(|thread| thread.role == "daemon");
     let waits = threads.filter_map(|thread| {
         let waiting = (thread.saturated_share? - thread.working_share?).max(0.0);
-        Some((waiting, thread))
+        Some((waiting, thread.saturated_share?, thread))
     });
-    let Some((waiting, thread)) = waits.max_by(|a, b| a.0.total_cmp(&b.0)) else {
+    let Some((waiting, busy, thread)) = waits.max_by(|a, b| a.0.total_cmp(&b.0)) else {
         return Judgement::unseen("no thread of a daemon was followed");
     };
+    let above =
+        |share, bound| confidence::time_above(share, daemon.window_s, super::cpu::SLICE_S, bound);
     let cores = f64::from(facts.context.start.host.cpus);
     Known {
-        probability: confidence::time_above(
-            waiting,
-            daemon.window_s,
-            super::cpu::SLICE_S,
-            bounds::MATERIAL,
-        ),
+        probability: confidence::both(above(waiting, bounds::MATERIAL), above(busy, 0.5)),
         share: Some(waiting),
         summary: format!(
             "{} waited for a core {} of the time while packets waited for it",
@@ -62,6 +59,13 @@ fn judge(facts: &Facts<'_>) -> Judgement {
                 "threads",
             )
             .expected("0 %"),
+            Evidence::new(
+                "running or runnable while work waited",
+                busy,
+                "of the time",
+                "threads",
+            )
+            .expected("below 50 %"),
             Evidence::new(
                 "threads of the daemon that waited for a core, on average",
                 daemon.waiting_for_core,

@@ -32,7 +32,15 @@ fn judge(facts: &Facts<'_>) -> Judgement {
     let all = limits.iter().flat_map(|limits| &limits.ceilings);
     let threads = all.filter(|limit| limit.tid.is_some());
     let Some(most) = threads.max_by(|a, b| a.saturated_share.total_cmp(&b.saturated_share)) else {
-        return Judgement::unseen("no thread of a daemon was followed");
+        return Known {
+            probability: 0.0,
+            summary: format!(
+                "no thread of {} ran with work for a thousandth of the time",
+                daemon.comm
+            ),
+            ..Known::default()
+        }
+        .into();
     };
     let stage = most.stage.clone().unwrap_or_else(|| "unknown".to_owned());
     Known {

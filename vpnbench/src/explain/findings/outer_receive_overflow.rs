@@ -24,5 +24,8 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(facts: &Facts<'_>) -> Judgement {
+    if facts.outer_streams() {
+        return Judgement::inapplicable("the daemon's packets are in TCP connections");
+    }
     loss::judge_drops(facts, &["outer-socket"], "the daemon's outer socket")
 }

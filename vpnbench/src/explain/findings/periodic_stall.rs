@@ -2,7 +2,6 @@
 
 use vpnbench_common::catalog::{ProbeId, Tap};
 
-use crate::analysis::stalls::Stalls;
 use crate::explain::facts::{Facts, Way};
 use crate::explain::model::Evidence;
 use crate::explain::rule::{Judgement, Known, Need, Rule};
@@ -11,7 +10,7 @@ use crate::explain::{bounds, confidence, units};
 pub(super) const RULE: Rule = Rule {
     id: "periodic-stall",
     claim: "the path stops at a regular period",
-    judged: "silences of the tap behind the sender's daemon (on a bare link: in front of the receiver) that are at least half as long as the longest one, while packets still enter the path; their begins are laid over each period that two neighbours suggest and tested for a common phase (Rayleigh's test, its probability multiplied by the periods tried)",
+    judged: "silences of the tap behind the sender's daemon (on a bare link: in front of the receiver) of about one length (from one of the six longest down to 0.7 of it), while packets still enter the path; their begins are laid over each period that two neighbours suggest and tested for a common phase (Rayleigh's test, its probability multiplied by the lengths and periods tried)",
     needs: &[
         Need::Packets,
         Need::Probe(ProbeId::NetDevStartXmit),
@@ -28,6 +27,8 @@ pub(super) const RULE: Rule = Rule {
 const NEAR_S: f64 = 1e-3;
 /// Silences from which a period can be told (as for losses, docs/analysis.md).
 const LEAST: usize = 5;
+/// Sets of silences tried: so many longer ones of another kind (a timeout) may stand beside the regular ones.
+const LONGER: usize = 6;
 
 fn judge(facts: &Facts<'_>) -> Judgement {
     let Some(way) = &facts.way else {
@@ -46,10 +47,13 @@ fn judge(facts: &Facts<'_>) -> Judgement {
     let Some(row) = found else {
         return Judgement::unseen("the outer path was not watched");
     };
-    let silences: Vec<(f64, f64)> = long_ones(row)
-        .into_iter()
-        .filter(|gap| !source_paused(facts, way, *gap))
+    let mut all: Vec<(f64, f64)> = row
+        .gaps
+        .iter()
+        .map(|gap| (gap.start_s, gap.end_s))
         .collect();
+    all.retain(|gap| !source_paused(facts, way, *gap));
+    let (silences, (period, chance)) = most_regular(&all);
     let total: f64 = silences.iter().map(|gap| gap.1 - gap.0).sum();
     let active = (row.last_s - row.first_s).max(1e-9);
     let share = total / active;
@@ -71,8 +75,6 @@ fn judge(facts: &Facts<'_>) -> Judgement {
             silences.len()
         ));
     }
-    let starts: Vec<f64> = silences.iter().map(|gap| gap.0).collect();
-    let (period, chance) = best_period(&starts);
     let material = confidence::time_above(
         share,
         active,
@@ -119,17 +121,28 @@ fn source_paused(facts: &Facts<'_>, way: &Way, gap: (f64, f64)) -> bool {
     })
 }
 
-/// Silences at least half as long as the longest.
-fn long_ones(row: &Stalls) -> Vec<(f64, f64)> {
-    let lengths = row.gaps.iter().map(|gap| gap.end_s - gap.start_s);
-    let longest = lengths.fold(0.0, f64::max);
-    let long = row
-        .gaps
-        .iter()
-        .filter(|gap| gap.end_s - gap.start_s >= longest / 2.0);
-    let mut all: Vec<(f64, f64)> = long.map(|gap| (gap.start_s, gap.end_s)).collect();
-    all.sort_by(|a, b| a.0.total_cmp(&b.0));
-    all
+/// Of the silences up to each of the longest ones and at least 0.7 times as long, those with the most regular begins, with
+/// their period and the probability of that by chance, multiplied by the sets tried.
+fn most_regular(all: &[(f64, f64)]) -> (Vec<(f64, f64)>, (f64, f64)) {
+    let length = |gap: &(f64, f64)| gap.1 - gap.0;
+    let mut longest: Vec<f64> = all.iter().map(length).collect();
+    longest.sort_by(|a, b| b.total_cmp(a));
+    longest.truncate(LONGER);
+    let sets = longest.iter().map(|most| {
+        let fits = |gap: &&(f64, f64)| length(gap) <= *most && length(gap) >= most * 0.7;
+        let mut set: Vec<(f64, f64)> = all.iter().filter(fits).copied().collect();
+        set.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let starts: Vec<f64> = set.iter().map(|gap| gap.0).collect();
+        let (period, chance) = if starts.len() < LEAST {
+            (0.0, 1.0)
+        } else {
+            best_period(&starts)
+        };
+        let chance = (chance * longest.len() as f64).min(1.0);
+        (set, (period, chance))
+    });
+    let best = sets.min_by(|a, b| a.1.1.total_cmp(&b.1.1).then(b.0.len().cmp(&a.0.len())));
+    best.unwrap_or((Vec::new(), (0.0, 1.0)))
 }
 
 /// The period with the most common phase, and the probability of it by chance, for all periods tried.
@@ -160,6 +173,20 @@ fn best_period(starts: &[f64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_longer_silence_beside_regular_ones_hides_nothing() {
+        let mut all: Vec<(f64, f64)> = (0..10)
+            .map(|n| (f64::from(n) * 0.5, f64::from(n) * 0.5 + 0.06))
+            .collect();
+        all.push((1.2, 1.4));
+        let (set, (period, chance)) = most_regular(&all);
+        assert_eq!(set.len(), 10);
+        assert!(
+            (period - 0.5).abs() < 0.01 && chance < 0.01,
+            "{period} {chance}"
+        );
+    }
 
     #[test]
     fn a_period_is_found_and_chance_is_not() {

@@ -11,7 +11,7 @@ use crate::explain::units;
 pub(super) const RULE: Rule = Rule {
     id: "syscall-bound",
     claim: "most on-CPU time of the bottleneck is per-packet system calls and copies; batch sizes near 1",
-    judged: "share of the CPU time of a daemon with a saturated thread that is inside its recorded packet calls (docs/threads.md), more than half, and at least one call for each packet. Without a saturated thread the claim is refuted",
+    judged: "share of the CPU time of a daemon with a thread that had work for most of the time, interrupts on top of it left out, that is inside its recorded packet calls (docs/threads.md), more than half, and at least one call for each packet; where stacks were sampled, the share of samples inside the kernel instead. Without such a thread the claim is refuted",
     needs: &[
         Need::Daemon,
         Need::Probe(ProbeId::SchedSwitch),
@@ -24,17 +24,24 @@ pub(super) const RULE: Rule = Rule {
     judge,
 };
 
+/// Groups of stack samples (groups.txt) that are what system calls do.
+const KERNEL: [&str; 4] = ["system-call", "copy", "network", "scheduler"];
+
 fn judge(facts: &Facts<'_>) -> Judgement {
     let Some(daemon) = super::cpu::busiest(facts) else {
         return Judgement::unseen("no daemon carried packets while its threads were watched");
     };
-    let (Some(inside), Some(calls)) = (daemon.call_share, daemon.calls_per_packet) else {
+    let (Some(in_calls), Some(calls)) = (daemon.call_share, daemon.calls_per_packet) else {
         return Judgement::unseen("the daemon's packet calls were not recorded");
     };
-    let saturated = daemon
-        .bottleneck
-        .as_ref()
-        .map_or(0.0, |limit| limit.saturated_share);
+    let soft = daemon.stages.iter().find(|stage| stage.stage == "softirq");
+    let soft = soft.map_or(0.0, |stage| stage.cpu_s / daemon.cpu_s.max(1e-9));
+    let sampled = super::cpu::samples(facts, daemon).map(|own| {
+        let kernel = KERNEL.iter().filter_map(|group| own.by_group.get(*group));
+        kernel.sum::<u64>() as f64 / (super::cpu::own_samples(own) as f64).max(1.0)
+    });
+    let inside = sampled.unwrap_or(in_calls / (1.0 - soft).max(1e-9));
+    let saturated = super::cpu::bottleneck(daemon).map_or(0.0, |limit| limit.saturated_share);
     let most = confidence::time_above(inside, daemon.cpu_s, super::cpu::SLICE_S, 0.5);
     Known {
         probability: if saturated > 0.0 && calls >= 1.0 {
@@ -44,13 +51,19 @@ fn judge(facts: &Facts<'_>) -> Judgement {
         },
         share: Some(inside * saturated),
         summary: format!(
-            "{} of the CPU time of {} is inside packet calls, {calls:.1} of them for each packet",
+            "{} of the CPU time of {} is in system calls, {calls:.1} packet calls for each packet",
             units::percent(inside),
             daemon.comm
         ),
         evidence: vec![
             Evidence::new(
-                "CPU time inside packet calls",
+                "CPU time in recorded packet calls",
+                in_calls,
+                "of the CPU time",
+                "daemons",
+            ),
+            Evidence::new(
+                "CPU time in system calls",
                 inside,
                 "of the CPU time",
                 "daemons",

@@ -36,7 +36,8 @@ const INSIDE: [&str; 4] = ["tun-queue", "daemon-send", "outer-socket", "daemon-r
 const OUTSIDE: [&str; 2] = ["outer-qdisc", "wire"];
 
 fn judge(facts: &Facts<'_>) -> Judgement {
-    let rows: Vec<&StageTime> = INSIDE.iter().filter_map(|name| facts.stage(name)).collect();
+    let rows = INSIDE.iter().filter_map(|name| facts.stage(name));
+    let rows: Vec<&StageTime> = rows.filter(|row| !mixed_up(facts, row)).collect();
     if rows.is_empty() {
         return Judgement::unseen("no time inside the tunnel could be measured");
     }
@@ -108,6 +109,19 @@ fn judge(facts: &Facts<'_>) -> Judgement {
         remedy: None,
     }
     .into()
+}
+
+/// Whether a daemon's packets were matched by order, and so many that went in never came out that the time measured may be
+/// the distance to the packet so many places behind: packets from daemon to daemon then stand for the user's.
+fn mixed_up(facts: &Facts<'_>, row: &StageTime) -> bool {
+    let book = facts
+        .ledger_rows()
+        .find(|book| book.name == row.name && book.direction == row.direction);
+    let kept = book.map_or(0, |book| book.units.entered.saturating_sub(book.units.left));
+    let between_us = facts.seconds() * 1e6 / (row.packets as f64).max(1.0);
+    row.confidence.is_none()
+        && ["order-and-size", "thread"].contains(&row.method.as_str())
+        && row.p50_us <= (kept as f64 + 0.5) * between_us
 }
 
 /// Share of packets that spend more than `bound` in the stages together, by the quantiles of their sum

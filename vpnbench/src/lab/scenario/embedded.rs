@@ -83,6 +83,14 @@ pub const EMBEDDED: &[Embedded] = embedded![
     "tunnel-duplicates",
     "tunnel-loss",
     "tunnel-reordering",
+    "mixed-duplicates-loss",
+    "mixed-lock-loss",
+    "mixed-loss-overflow",
+    "mixed-loss-tunnel-reordering",
+    "mixed-reordering-tunnel-loss",
+    "mixed-stall-loss",
+    "mixed-tunnel-loss-acks",
+    "mixed-window-tunnel-loss",
 ];
 
 pub(super) fn find(name: &str) -> Option<&'static Embedded> {

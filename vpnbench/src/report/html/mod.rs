@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::model::Report;
+use crate::analysis::threads::ThreadTime;
 
 const LIBRARY: &str = include_str!("uplot.js");
 const LIBRARY_STYLE: &str = include_str!("uplot.css");
@@ -20,6 +21,11 @@ const SCRIPT: &str = include_str!("page.js");
 const SENDERS: usize = 8;
 /// Packets of each direction in the waterfall: the median one and the slowest.
 const JOURNEYS: usize = 4;
+
+/// Threads in the table.
+const THREADS: usize = 16;
+/// Threads with a course over time.
+const ACTIVE: usize = 6;
 
 /// Writes the page.
 ///
@@ -53,6 +59,11 @@ fn escaped(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
+/// To a thousandth: plots show no more.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
 /// What the page shows of a report.
 fn shown(report: &Report) -> Value {
     let mut flows: Vec<&super::model::TcpFlow> = report.tcp_flows.iter().collect();
@@ -74,6 +85,19 @@ fn shown(report: &Report) -> Value {
     stages.iter_mut().for_each(|stage| stage.seconds.clear());
     let mut coalescing = report.coalescing.clone();
     coalescing.iter_mut().for_each(|row| row.seconds.clear());
+    let mut threads: Vec<ThreadTime> = report.threads.iter().take(THREADS).cloned().collect();
+    for thread in &mut threads {
+        (thread.seconds, thread.stages) = (Vec::new(), Vec::new());
+    }
+    let active = report.threads.iter().filter(|one| one.seconds.len() > 1);
+    let activity: Vec<Value> = active
+        .take(ACTIVE)
+        .map(|one| {
+            let rows = one.seconds.iter();
+            let course = rows.map(|row| (row.second, rounded(row.cpu_s), rounded(row.saturated_s)));
+            json!({ "comm": one.comm, "tid": one.tid, "seconds": course.collect::<Vec<_>>() })
+        })
+        .collect();
     json!({
         "schema": report.schema,
         "run": report.run,
@@ -89,7 +113,10 @@ fn shown(report: &Report) -> Value {
         "reordering": report.reordering,
         "coalescing": coalescing,
         "retransmits": report.retransmits,
-        "threads": report.threads.iter().take(16).collect::<Vec<_>>(),
+        "threads": threads,
+        "activity": activity,
+        "stacks": report.cpu.as_ref().map(|cpu| &cpu.stacks),
+        "samples_by_group": report.cpu.as_ref().map(|cpu| &cpu.samples_by_group),
         "what_if": report.what_if,
         "problems": report.problems,
     })
