@@ -7,7 +7,7 @@ use super::output::Output;
 use super::values::Destination;
 use super::{ExitStatus, Failure};
 use crate::lab::vpn::listing::{self, Listed};
-use crate::report::table::{Align, Table};
+use crate::report::table::{Align, Table, wrap};
 
 /// `vpnbench lab vpn`
 #[derive(Debug, Clone, Args)]
@@ -41,6 +41,10 @@ pub(super) fn run(args: &VpnArgs, output: &mut Output) -> Result<ExitStatus, Fai
             let table = table(&listing.vpns);
             table.write("VPNS", screen, out)?;
             writeln!(out)?;
+            for vpn in listing.vpns.iter().filter(|vpn| !vpn.missing.is_empty()) {
+                let text = format!("{}: {}", vpn.name, vpn.ways.join("; "));
+                writeln!(out, " {}", wrap(&text, screen.width.saturating_sub(1), 3))?;
+            }
             writeln!(
                 out,
                 "cargo xtask vpns installs what registries offer; docs/lab-vpns.md has the settings"
@@ -52,10 +56,10 @@ pub(super) fn run(args: &VpnArgs, output: &mut Output) -> Result<ExitStatus, Fai
 
 fn table(vpns: &[Listed]) -> Table {
     let mut table = Table::new(&[
-        ("vpn", Align::Text),
-        ("study", Align::Text),
-        ("state", Align::Text),
-        ("version", Align::Text),
+        ("vpn", Align::Name),
+        ("study", Align::Name),
+        ("state", Align::Name),
+        ("version", Align::Name),
         ("where, or how to get it", Align::Text),
     ]);
     for vpn in vpns {

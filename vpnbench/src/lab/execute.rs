@@ -161,6 +161,15 @@ fn measure(
     outcome: &mut RunOutcome,
 ) -> std::result::Result<Option<Report>, ExecuteError> {
     outcome.vpn_version.clone_from(&run.tunnel.version);
+    if scenario.run.record && run.wire.holds_in_hosts() {
+        let reason = "what waits in a host waits before the tap at its device: the report would take the wire's \
+                      delay and reordering for the tunnel's; add --no-record (run.record = false), or place \
+                      the impairment elsewhere";
+        return Err(
+            LabError::failed("recording", "the embedded wire with wire.place = \"host\"")(reason)
+                .into(),
+        );
+    }
     let client = run
         .client()
         .map_err(LabError::failed("preparing", "the benchmark's client"))?;

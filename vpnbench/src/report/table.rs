@@ -70,6 +70,8 @@ impl Screen {
 pub enum Align {
     /// Text: to the left; gives way when the table is too wide.
     Text,
+    /// A name that tells rows apart: to the left; never cut.
+    Name,
     /// Numbers: to the right; never cut.
     Number,
 }
@@ -170,7 +172,7 @@ impl Table {
             let cell = cut(cell, *width);
             let padding = " ".repeat(width.saturating_sub(length(&cell)));
             match align {
-                Align::Text => line.extend([cell.as_str(), padding.as_str()]),
+                Align::Text | Align::Name => line.extend([cell.as_str(), padding.as_str()]),
                 Align::Number => line.extend([padding.as_str(), cell.as_str()]),
             }
         }

@@ -2,6 +2,7 @@
 //! works for a module whose requirements have to be replaced, and for a program of this repository.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,7 +41,21 @@ impl Build<'_> {
             write(&self.folder.join("main.go"), source)?;
         }
         let wanted = format!("{}@{}", self.module, self.version);
-        run::visibly(self.go().args(["get", &wanted]))
+        run::visibly(self.go().args(["get", &wanted]))?;
+        self.take_over_checksums()
+    }
+
+    /// The checksum database does not know every version that a module requires; the module itself,
+    /// whose own checksum has been verified, lists them.
+    fn take_over_checksums(&self) -> Result<()> {
+        let folder = run::output(
+            self.go()
+                .args(["list", "-m", "-f", "{{.Dir}}", self.module]),
+        )?;
+        let theirs = Path::new(folder.trim()).join("go.sum");
+        let mut all = fs::read_to_string(self.folder.join("go.sum")).unwrap_or_default();
+        all.push_str(&fs::read_to_string(theirs).unwrap_or_default());
+        write(&self.folder.join("go.sum"), &all)
     }
 
     /// Builds one package into a program.

@@ -180,7 +180,7 @@ impl Ablation {
                 continue;
             };
             let mut rows = Table::new(&[
-                ("switch", Align::Text),
+                ("switch", Align::Name),
                 ("runs", Align::Number),
                 ("mean", Align::Number),
                 ("ratio", Align::Number),

@@ -5,7 +5,12 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::{self, Failure, monotonic_ns};
@@ -14,6 +19,9 @@ use super::{Ready, Setup, iperf3};
 use crate::analysis::benchmark::{self, Benchmark};
 use crate::lab::error::{LabError, Result};
 use crate::lab::{netns, part};
+
+/// How often it looks whether all tests are done.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// One test.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,11 +74,19 @@ pub(super) fn prepare(spec: &Parallel, setup: Setup<'_>) -> Result<Ready> {
 pub(in crate::lab) fn run(settings: &str) -> Result<()> {
     let links: Vec<Link> = part::settings("parallel-tcp", settings)?;
     let started_ns = monotonic_ns();
+    let clients = Clients::default();
     let parts = std::thread::scope(|scope| {
         let threads: Vec<_> = links
             .iter()
-            .map(|link| scope.spawn(|| test(link)))
+            .map(|link| scope.spawn(|| test(link, &clients)))
             .collect();
+        // Asked to end, it ends those that are not done, and reports those that are.
+        while !threads.iter().all(ScopedJoinHandle::is_finished) {
+            if endpoint::is_terminated() {
+                clients.end();
+            }
+            std::thread::sleep(LOOK);
+        }
         let results = threads.into_iter().zip(&links).map(|(thread, link)| {
             let panicked = |_| Err(Failure::of("the client's thread")("it panicked"));
             let result = thread.join().unwrap_or_else(panicked);
@@ -91,7 +107,26 @@ pub(in crate::lab) fn run(settings: &str) -> Result<()> {
     }
 }
 
-fn test(link: &Link) -> std::result::Result<Benchmark, Failure> {
+/// The iperf3 clients that run.
+#[derive(Default)]
+struct Clients {
+    running: Mutex<Vec<Pid>>,
+}
+
+impl Clients {
+    fn running(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None of them has been waited for, so that a number is nobody else's.
+    fn end(&self) {
+        for pid in self.running().drain(..) {
+            let _gone = kill(pid, Signal::SIGTERM);
+        }
+    }
+}
+
+fn test(link: &Link, clients: &Clients) -> std::result::Result<Benchmark, Failure> {
     let (program, arguments) = link
         .command
         .split_first()
@@ -102,12 +137,15 @@ fn test(link: &Link) -> std::result::Result<Benchmark, Failure> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut child = command.spawn().map_err(Failure::of("starting iperf3"))?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    clients.running().push(pid);
     let mut text = String::new();
     if let Some(mut stdout) = child.stdout.take() {
         stdout
             .read_to_string(&mut text)
             .map_err(Failure::of("reading iperf3's output"))?;
     }
+    clients.running().retain(|running| *running != pid);
     child.wait().map_err(Failure::of("waiting for iperf3"))?;
     std::fs::write(&link.output, &text)
         .map_err(Failure::of(format!("writing {}", link.output.display())))?;

@@ -12,6 +12,7 @@ use crate::lab::campaign::{Campaign, Finished, State, by_variant};
 use crate::lab::outcome::{RunOutcome, Status};
 use crate::lab::scenario::Scenario;
 use crate::lab::table;
+use crate::lab::vpn::{Vpn, listing};
 use crate::report::table::{Align, Screen, Table};
 
 /// Name of this schema.
@@ -110,24 +111,32 @@ impl MatrixResult {
         let heads = self
             .axes
             .iter()
-            .map(|axis| (leaked(axis.clone()), Align::Text));
+            .map(|axis| (leaked(axis.clone()), Align::Name));
         let mut columns: Vec<(&'static str, Align)> = heads.collect();
-        columns.extend([("version", Align::Text), ("runs", Align::Number)]);
+        columns.extend([("version", Align::Name), ("runs", Align::Number)]);
         columns.extend(
             figures
                 .iter()
                 .map(|name| (leaked(table::heading(name)), Align::Number)),
         );
-        columns.push(("", Align::Text));
+        columns.push(("", Align::Name));
         let mut rows = Table::new(&columns);
         for row in &self.rows {
             rows.row(self.cells(row, &figures));
         }
         rows.write("MATRIX", screen, out)?;
-        for reason in self.rows.iter().filter(|row| row.done == 0) {
-            let labels: Vec<&str> = reason.labels.values().map(String::as_str).collect();
-            for why in &reason.reasons {
+        let mut missing = BTreeSet::new();
+        for row in &self.rows {
+            let labels: Vec<&str> = row.labels.values().map(String::as_str).collect();
+            for why in &row.reasons {
                 writeln!(out, " {}: {why}", labels.join(" "))?;
+            }
+            let is_missing = row.reasons.iter().any(|why| why.ends_with(" not found"));
+            missing.extend(row.labels.get("vpn").filter(|_| is_missing));
+        }
+        for name in missing {
+            if let Ok(vpn) = name.parse::<Vpn>() {
+                writeln!(out, " {name}: {}", listing::how_to_get(vpn).join("; "))?;
             }
         }
         Ok(())
@@ -144,8 +153,12 @@ impl MatrixResult {
                 Some(summary) => table::value_text(name, summary.mean) + &spread(summary),
             });
         }
-        let first = row.reasons.first().map(|reason| brief(reason));
-        cells.push(first.unwrap_or_default());
+        // How it ended; the whole reason is below the table.
+        let first = row
+            .reasons
+            .first()
+            .and_then(|reason| reason.split(':').next());
+        cells.push(first.unwrap_or_default().to_owned());
         cells
     }
 
@@ -240,11 +253,6 @@ fn spread(summary: &Summary) -> String {
         }
         _ => String::new(),
     }
-}
-
-/// The first sentence: the whole reason is below the table.
-fn brief(reason: &str) -> String {
-    reason.chars().take(60).collect()
 }
 
 fn leaked(text: String) -> &'static str {

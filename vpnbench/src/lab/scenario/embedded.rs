@@ -27,6 +27,7 @@ macro_rules! embedded {
 /// All of them, in the order they are listed.
 pub const EMBEDDED: &[Embedded] = embedded![
     "demo",
+    "medium-place",
     "medium-reference",
     "healthy-boringtun",
     "healthy-easytier",
@@ -52,6 +53,7 @@ pub const EMBEDDED: &[Embedded] = embedded![
     "audit-impairment-unit",
     "audit-impairment-void",
     "audit-missing-samples",
+    "audit-too-few-runs",
     "audit-tool-failure",
     "audit-unequal-conditions",
     "congestion-window-limited",

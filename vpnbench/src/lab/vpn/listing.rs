@@ -109,6 +109,12 @@ fn found(source: &Source, program: &Program) -> Vec<Found> {
     found
 }
 
+/// The ways to get a VPN's programs.
+#[must_use]
+pub fn how_to_get(vpn: Vpn) -> Vec<String> {
+    adapter::row(vpn).source.ways.iter().map(describe).collect()
+}
+
 /// A way to get programs, as one line.
 #[must_use]
 pub fn describe(way: &Way) -> String {

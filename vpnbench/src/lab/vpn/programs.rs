@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -79,8 +80,8 @@ fn in_path(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The version a program prints; where it prints none, that of its Debian package. None when
-/// neither is known.
+/// The version a program prints; where it prints none, that of its Debian package or crate. None when
+/// none is known.
 #[must_use]
 pub fn version(program: &Program, path: &Path, source: &Source) -> Option<String> {
     let printed = (!program.version.is_empty())
@@ -88,6 +89,37 @@ pub fn version(program: &Program, path: &Path, source: &Source) -> Option<String
         .flatten();
     let own = printed.as_deref().and_then(find_version);
     own.or_else(|| packaged(path, source))
+        .or_else(|| installed_crate(path, source))
+}
+
+/// Version of the crate that a program in the lab's cache is from, as cargo noted it.
+fn installed_crate(path: &Path, source: &Source) -> Option<String> {
+    let folder = path.parent()?.parent()?;
+    let program = path.file_name()?.to_str()?;
+    let notes = fs::read_to_string(folder.join(".crates.toml")).ok()?;
+    source.ways.iter().find_map(|way| match way {
+        Way::Crate { name, .. } => noted(&notes, name, program),
+        _ => None,
+    })
+}
+
+/// From `"NAME VERSION (SOURCE)" = ["PROGRAM", ..]` in the section `v1`.
+fn noted(notes: &str, name: &str, program: &str) -> Option<String> {
+    let notes: toml::Table = notes.parse().ok()?;
+    notes
+        .get("v1")?
+        .as_table()?
+        .iter()
+        .find_map(|(installed, programs)| {
+            let version = installed.strip_prefix(name)?.strip_prefix(' ')?;
+            let mut programs = programs.as_array()?.iter();
+            let is_its = programs.any(|one| one.as_str() == Some(program));
+            version
+                .split(' ')
+                .next()
+                .filter(|_| is_its)
+                .map(str::to_owned)
+        })
 }
 
 /// The first word that looks like a version: digits and dots, perhaps after a `v`, perhaps with
@@ -165,6 +197,14 @@ mod tests {
         ] {
             assert_eq!(find_version(text).as_deref(), version, "{text}");
         }
+    }
+
+    #[test]
+    fn cargo_notes_which_crate_a_program_is_from() {
+        let notes = "[v1]\n\"a 1.0.0 (registry+x)\" = [\"a\"]\n\"b-c 3.1.1 (registry+x)\" = [\n\"b\",\n\"c\",\n]\n";
+        assert_eq!(noted(notes, "b-c", "c").as_deref(), Some("3.1.1"));
+        assert_eq!(noted(notes, "b-c", "a"), None);
+        assert_eq!(noted(notes, "b", "b"), None);
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Wire {
         }
         self.notes.extend(match self.spec.place {
             Place::Egress => Some("the embedded wire on a host's egress is a TAP device, which takes packets out of the host's books at once: TCP does not see its original still queued and does not hold retransmissions back (TCPSpuriousRtxHostQueues stays 0), nor does TCP small queues limit what waits; place = \"host\" has that, and netem on egress"),
-            Place::Host => Some("packets wait in the sending host before its wire device, so that a trace has the wire's delay before the qdisc of the outer device; segments of super-packets that wait are reckoned from the flow's last at the device"),
+            Place::Host => Some("packets wait in the sending host before its wire device, where no tap of this program is; segments of super-packets that wait are reckoned from the flow's last at the device"),
             Place::Middle => None,
         }.map(str::to_owned));
         let settings = self.settings(setup);
@@ -219,6 +219,11 @@ impl Wire {
     /// Whether what a host sends waits in it; without an impairment nothing waits.
     fn is_in_the_host(&self, host: &Host) -> bool {
         self.spec.place == Place::Host && !self.spec.impairment(host.number).is_none()
+    }
+
+    /// Whether packets wait in their hosts, before the devices that a recorder sees.
+    pub(super) fn holds_in_hosts(&self) -> bool {
+        self.backend == Backend::Embedded && self.spec.place == Place::Host
     }
 
     /// Each host's draws start elsewhere, so that the directions are independent.
