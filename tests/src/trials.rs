@@ -1,7 +1,10 @@
 //! The list of a suite's cases: those that cannot run here say why, and those that take long or want
 //! a quiet machine run when they are asked for.
 
-use libtest_mimic::{Arguments, Trial};
+use std::path::Path;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Collects the cases of one suite.
 #[derive(Debug)]
@@ -44,11 +47,40 @@ impl Trials {
         }
     }
 
+    /// Adds a case that needs root, files (with their full path) and programs.
+    pub fn add_as_root(
+        &mut self,
+        name: &str,
+        needs: &[&str],
+        body: impl FnOnce() -> Result<()> + Send + 'static,
+    ) {
+        self.add(trial(name, body), missing(needs).as_deref());
+    }
+
     /// The list.
     #[must_use]
     pub fn finish(self) -> Vec<Trial> {
         self.trials
     }
+}
+
+fn trial(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, || {
+        body().map_err(|error| Failed::from(format!("{error:?}")))
+    })
+}
+
+/// What a case needs and is not here.
+fn missing(needs: &[&str]) -> Option<String> {
+    let has = |need: &str| match need.starts_with('/') {
+        true => Path::new(need).exists(),
+        false => vpnbench::lab::benchmark::is_installed(need),
+    };
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root".to_owned());
+    }
+    let need = needs.iter().find(|need| !has(need))?;
+    Some(format!("{need} not found"))
 }
 
 #[allow(

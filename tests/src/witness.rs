@@ -80,6 +80,19 @@ impl Witness {
     /// # Errors
     /// When the kernel has them and does not record them.
     pub fn start(devices: &BTreeSet<String>) -> Result<Option<Self>> {
+        Self::start_beside(devices, &BTreeSet::new(), &BTreeSet::new())
+    }
+
+    /// As [`Witness::start`], and of devices whose names others use too what happens on top of some
+    /// tasks.
+    ///
+    /// # Errors
+    /// When the kernel has them and does not record them.
+    pub fn start_beside(
+        devices: &BTreeSet<String>,
+        shared: &BTreeSet<String>,
+        tasks: &BTreeSet<u32>,
+    ) -> Result<Option<Self>> {
         let directory = tempfile::tempdir()?;
         let none: Option<&str> = None;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -90,14 +103,23 @@ impl Witness {
         let path = mounted.0.path().join("instances").join(unique("vbt"));
         fs::create_dir(&path).context("a trace instance")?;
         let instance = Instance(path);
-        let names: Vec<String> = devices
-            .iter()
-            .map(|device| format!("name ~ \"{device}\""))
-            .collect();
+        let any = |parts: Vec<String>| format!("({})", parts.join(" || "));
+        let named = |names: &BTreeSet<String>| {
+            any(names
+                .iter()
+                .map(|one| format!("name ~ \"{one}\""))
+                .collect())
+        };
+        let mut filter = named(devices);
+        if !shared.is_empty() && !tasks.is_empty() {
+            let on_top = tasks.iter().map(|tid| format!("common_pid == {tid}"));
+            let on_top = any(on_top.collect());
+            filter = format!("{filter} || ({} && {on_top})", named(shared));
+        }
         instance.write("buffer_size_kb", BUFFER_KIB)?;
         instance.write("trace_clock", "mono")?;
         for event in EVENTS {
-            instance.write(&format!("events/net/{event}/filter"), &names.join(" || "))?;
+            instance.write(&format!("events/net/{event}/filter"), &filter)?;
             instance.write(&format!("events/net/{event}/enable"), "1")?;
         }
         for event in RETRANSMITS {

@@ -1,11 +1,11 @@
 //! `vpnbench lab run`, `matrix` and `ablate` as a user starts them: what a run leaves on disk, what
 //! it leaves on the machine (nothing), and what it says when something is wrong. Needs root.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
+use vpnbench_tests::trials::Trials;
 
 #[path = "lab_runs/campaigns.rs"]
 mod campaigns;
@@ -95,34 +95,18 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One after the other: each case compares the machine before and after.
     arguments.test_threads = Some(1);
-    let trials = CASES.iter().map(trial).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let mut trials = Trials::new(&arguments);
+    for case in CASES {
+        trials.add_as_root(case.name, case.needs, || leaving_no_trace(case.body));
+    }
+    libtest_mimic::run(&arguments, trials.finish()).exit_code()
 }
 
-fn trial(case: &'static Case) -> Trial {
-    let has = |need: &str| match need.starts_with('/') {
-        true => Path::new(need).exists(),
-        false => vpnbench::lab::benchmark::is_installed(need),
-    };
-    let missing = case.needs.iter().find(|need| !has(need));
-    let skip = match missing {
-        _ if !nix::unistd::geteuid().is_root() => Some("skipped: needs root".to_owned()),
-        Some(need) => Some(format!("skipped: {need} not found")),
-        None => None,
-    };
-    let run = || {
-        let before = vpnbench_tests::machine::snapshot()?;
-        (case.body)()?;
-        let after = vpnbench_tests::machine::snapshot()?;
-        let changes = vpnbench_tests::machine::changes(&before, &after);
-        anyhow::ensure!(changes.is_empty(), "the machine changed: {changes:#?}");
-        Ok(())
-    };
-    let body = move || run().map_err(|error: anyhow::Error| Failed::from(format!("{error:?}")));
-    match skip {
-        Some(reason) => Trial::test(case.name, body)
-            .with_ignored_flag(true)
-            .with_kind(reason),
-        None => Trial::test(case.name, body),
-    }
+fn leaving_no_trace(body: fn() -> Result<()>) -> Result<()> {
+    let before = vpnbench_tests::machine::snapshot()?;
+    body()?;
+    let after = vpnbench_tests::machine::snapshot()?;
+    let changes = vpnbench_tests::machine::changes(&before, &after);
+    anyhow::ensure!(changes.is_empty(), "the machine changed: {changes:#?}");
+    Ok(())
 }

@@ -2,11 +2,11 @@
 //! accounted for exactly, and nothing is left behind. Needs root. Independent witnesses are the
 //! devices' counters, the UDP and IP MIB counters, and what the test itself sends and receives.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
+use vpnbench_tests::trials::Trials;
 
 #[path = "lab_tunnel/faults.rs"]
 mod faults;
@@ -50,21 +50,9 @@ const TESTS: &[Test] = &[
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let missing = if !nix::unistd::geteuid().is_root() {
-        Some("skipped: needs root")
-    } else if !Path::new("/dev/net/tun").exists() {
-        Some("skipped: /dev/net/tun not found")
-    } else {
-        None
-    };
-    let trial = |&(name, body): &Test| {
-        let trial = Trial::test(name, move || {
-            body().map_err(|error| Failed::from(format!("{error:#}")))
-        });
-        match missing {
-            Some(reason) => trial.with_ignored_flag(true).with_kind(reason),
-            None => trial,
-        }
-    };
-    libtest_mimic::run(&arguments, TESTS.iter().map(trial).collect()).exit_code()
+    let mut trials = Trials::new(&arguments);
+    for &(name, body) in TESTS {
+        trials.add_as_root(name, &["/dev/net/tun"], body);
+    }
+    libtest_mimic::run(&arguments, trials.finish()).exit_code()
 }

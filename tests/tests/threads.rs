@@ -3,14 +3,14 @@
 //! Each case is a run of the lab with a fault at one end, and looks at the report only. What a thread
 //! did is held against the benchmark's own throughput and the scheduler's own counters.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 use vpnbench::analysis::threads::{DaemonLimits, Duty};
 use vpnbench::report::Report;
 use vpnbench_tests::binary::vpnbench;
+use vpnbench_tests::trials::Trials;
 
 /// Largest difference between what the thread's ceiling implies and what the benchmark measured.
 const CEILING: f64 = 0.15;
@@ -20,6 +20,8 @@ const SCHEDSTAT: f64 = 0.005;
 const BUSY_S: f64 = 0.1;
 
 type Test = (&'static str, fn() -> Result<()>);
+
+const NEEDS: &[&str] = &["/dev/net/tun", "iperf3"];
 
 const TESTS: &[Test] = &[
     ("a_burn_in_the_only_thread_is_the_limit", only_thread),
@@ -33,26 +35,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each case wants the cores for itself.
     arguments.test_threads = Some(1);
-    let missing = if !nix::unistd::geteuid().is_root() {
-        Some("skipped: needs root")
-    } else if !Path::new("/dev/net/tun").exists() {
-        Some("skipped: /dev/net/tun not found")
-    } else if !vpnbench::lab::benchmark::is_installed("iperf3") {
-        Some("skipped: iperf3 not found")
-    } else {
-        None
-    };
-    let trial = |&(name, body): &Test| {
-        let trial = Trial::test(name, move || {
-            body().map_err(|error| Failed::from(format!("{error:#}")))
-        });
-        match missing {
-            Some(reason) => trial.with_ignored_flag(true).with_kind(reason),
-            None => trial,
-        }
-    };
-    let trials = TESTS.iter().map(trial).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let mut trials = Trials::new(&arguments);
+    for &(name, body) in TESTS {
+        trials.add_as_root(name, NEEDS, body);
+    }
+    libtest_mimic::run(&arguments, trials.finish()).exit_code()
 }
 
 #[allow(clippy::print_stdout)] // the figures that a test measured are part of its result

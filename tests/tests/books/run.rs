@@ -1,8 +1,10 @@
 //! A run of the lab with all that it left.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -13,8 +15,10 @@ use vpnbench_common::catalog::Tap;
 use vpnbench_tests::binary::vpnbench;
 use vpnbench_tests::witness::{Hidden, Witness};
 
-/// Devices of the lab's reference tunnels.
+/// Devices of the lab's reference tunnels: each run's own.
 const DEVICES: &str = "ref*";
+/// Devices of its wires: every run has them.
+const WIRES: &str = "wire-*";
 
 /// A run that has ended.
 pub(crate) struct Run {
@@ -22,7 +26,7 @@ pub(crate) struct Run {
     pub(crate) report: Report,
     /// First and last moment of the recording, CLOCK_MONOTONIC in ns.
     pub(crate) window: (u64, u64),
-    /// Segments that no program could see on the tunnel's devices.
+    /// Segments that no program could see, at the taps of all devices.
     pub(crate) hidden: u64,
 }
 
@@ -45,25 +49,44 @@ impl End {
 impl Run {
     /// Runs a scenario.
     pub(crate) fn of(scenario: &str) -> Result<Run> {
-        Ok(Run::beside(scenario, |_| Ok(()))?.0)
+        Ok(Run::in_folder(tempfile::tempdir()?, scenario, None, |_| Ok(()))?.0)
     }
 
-    /// Runs a scenario while `beside` does something with the process that runs it.
+    /// Runs a scenario while `beside` does something with the process that runs it; iperf3's client does
+    /// not begin before that is done.
     pub(crate) fn beside<T>(
         scenario: &str,
         beside: impl FnOnce(u32) -> Result<T>,
     ) -> Result<(Run, T)> {
         let folder = tempfile::tempdir()?;
+        let gate = folder.path().join("gate");
+        let path = with_gate(folder.path(), &gate)?;
+        Run::in_folder(folder, scenario, Some(path), |lab| {
+            let done = beside(lab);
+            // Also after an error: the client must end.
+            fs::write(&gate, "")?;
+            done
+        })
+    }
+
+    fn in_folder<T>(
+        folder: TempDir,
+        scenario: &str,
+        path: Option<OsString>,
+        beside: impl FnOnce(u32) -> Result<T>,
+    ) -> Result<(Run, T)> {
         let file = folder.path().join("books.toml");
         fs::write(&file, scenario)?;
-        let devices: BTreeSet<String> = [DEVICES.to_owned()].into();
-        let witness = Witness::start(&devices)?;
+        let [devices, wires] = [DEVICES, WIRES].map(|names| [names.to_owned()].into());
+        // Only process 1 was ever hidden.
+        let witness = Witness::start_beside(&devices, &wires, &tasks_of_process_1()?)?;
         let mut command = vpnbench();
         command.args(["lab", "run"]).arg(&file).arg("-o");
         command.arg(folder.path().join("out"));
         command.args(["--report", "json"]);
         command.stdout(fs::File::create(folder.path().join("stdout"))?);
         command.stderr(fs::File::create(folder.path().join("stderr"))?);
+        command.envs(path.map(|path| ("PATH", path)));
         let mut child = command.spawn()?;
         let done = beside(child.id());
         let status = child.wait()?;
@@ -90,11 +113,14 @@ impl Run {
             .into_iter()
             .filter(|one| (from..=to).contains(&one.time_ns));
         let hidden = Hidden::new(fired.collect(), &visible);
-        // Only the names of tunnel devices are this run's alone.
-        let tunnels = run.report.interfaces.iter();
-        for interface in tunnels.filter(|one| one.device.starts_with("ref")) {
-            for tap in [Tap::TunQueue, Tap::TunTx, Tap::TunWrite] {
-                run.hidden += hidden.at(tap, &interface.device, 0)[2];
+        let devices = run.report.interfaces.iter().map(|one| &one.device);
+        for device in devices.collect::<BTreeSet<_>>() {
+            let taps = match device.starts_with("ref") {
+                true => [Tap::TunQueue, Tap::TunTx, Tap::TunWrite],
+                false => [Tap::OuterQueue, Tap::OuterTx, Tap::OuterRx],
+            };
+            for tap in taps {
+                run.hidden += hidden.at(tap, device, 0)[2];
             }
         }
         if run.hidden > 0 {
@@ -103,7 +129,7 @@ impl Run {
         Ok((run, done))
     }
 
-    /// Sets the window; the tasks on top of which programs ran.
+    /// Sets the window, which ends in silence; the tasks on top of which programs ran.
     fn read_trace(&mut self) -> Result<BTreeSet<u32>> {
         let reader = Reader::open(&self.file("run.vbt"))?;
         let began = reader.start().clock.monotonic_ns;
@@ -114,7 +140,8 @@ impl Run {
             last = last.max(event.header().time_ns);
         })?;
         ensure!(summary.problems.is_empty(), "{:?}", summary.problems);
-        self.window = (began, last);
+        let ended = summary.end.map_or(last, |end| end.clock.monotonic_ns);
+        self.window = (began, ended);
         Ok(tasks)
     }
 
@@ -203,6 +230,34 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// A search path with an iperf3 whose client waits for a file.
+fn with_gate(folder: &Path, gate: &Path) -> Result<OsString> {
+    let path = std::env::var_os("PATH").context("no PATH")?;
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let real = folders.iter().map(|one| one.join("iperf3"));
+    let real = real.into_iter().find(|one| one.is_file());
+    let real = real.context("no iperf3")?;
+    let own = folder.join("bin");
+    fs::create_dir(&own)?;
+    let text = format!(
+        "#!/bin/sh\ncase \" $* \" in *' -c '*|*' --client '*)\n\
+         while [ ! -e {} ]; do sleep 0.02; done;;\nesac\nexec {} \"$@\"\n",
+        gate.display(),
+        real.display()
+    );
+    let script = own.join("iperf3");
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    folders.insert(0, own);
+    Ok(std::env::join_paths(folders)?)
+}
+
+fn tasks_of_process_1() -> Result<BTreeSet<u32>> {
+    let tasks = fs::read_dir("/proc/1/task")?;
+    let names = tasks.map(|one| Ok(one?.file_name().to_string_lossy().parse()?));
+    names.collect()
 }
 
 fn begins(direction: &str, from: End) -> bool {

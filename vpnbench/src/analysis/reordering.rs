@@ -113,6 +113,18 @@ struct RowKey {
 struct FlowState {
     row: RowKey,
     sequence: Sequence,
+    units: u64,
+    segments: u64,
+}
+
+impl FlowState {
+    /// Whether batches of UDP_SEGMENT were cut before this tap, where `most` segments a unit were seen
+    /// elsewhere. The kernel takes one IP identification for a batch (`__ip_make_skb`,
+    /// net/ipv4/ip_output.c), so that those of cut ones overlap: they say nothing about order.
+    fn is_cut(&self, most: f64) -> bool {
+        let here = self.segments as f64 / self.units.max(1) as f64;
+        most > 1.0 && (self.segments == self.units || here < 0.9 * most)
+    }
 }
 
 /// Measures reordering.
@@ -163,12 +175,23 @@ impl Reorder {
         let state = self.flows.entry(key).or_insert_with(|| FlowState {
             row: row_key(packet, id),
             sequence: Sequence::default(),
+            units: 0,
+            segments: 0,
         });
+        state.units += 1;
+        state.segments += u64::from(packet.segments());
         let repeated = id.numbering == Numbering::TcpSequence && self.repeats.is_repeat(packet, id);
         if repeated {
             state.sequence.retransmissions += 1;
         } else {
-            state.sequence.arrive(packet.header.time_ns, id);
+            // One identification for a whole batch.
+            let length = if id.numbering == Numbering::IpId {
+                1
+            } else {
+                id.length
+            };
+            let id = Identity { length, ..*id };
+            state.sequence.arrive(packet.header.time_ns, &id);
         }
     }
 
@@ -178,8 +201,20 @@ impl Reorder {
         let mut rows: BTreeMap<RowKey, Totals> = BTreeMap::new();
         let mut sums: Vec<(FlowKey, FlowState)> = self.flows.into_iter().collect();
         sums.sort_unstable_by_key(|(key, _)| (key.netns, key.ifindex, key.tap, key.flow));
-        for (_, state) in sums {
-            rows.entry(state.row).or_default().add(&state.sequence);
+        let mut batches: FxHashMap<u64, f64> = FxHashMap::default();
+        for (key, state) in &sums {
+            let here = state.segments as f64 / state.units.max(1) as f64;
+            let most = batches.entry(key.flow).or_insert(1.0);
+            *most = most.max(here);
+        }
+        for (key, state) in sums {
+            let most = batches.get(&key.flow).copied().unwrap_or(1.0);
+            let totals = rows.entry(state.row.clone()).or_default();
+            if state.row.numbering == Numbering::IpId && state.is_cut(most) {
+                totals.unnumbered += state.units;
+            } else {
+                totals.add(&state.sequence);
+            }
         }
         for (row, count) in self.unnumbered {
             rows.entry(row).or_default().unnumbered += count;

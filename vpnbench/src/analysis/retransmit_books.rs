@@ -193,7 +193,24 @@ impl<'a> Books<'a> {
             line("TcpExtTCPDSACKRecv", sums.dsacks_below),
             line("TcpExtTCPDSACKOfoRecv", sums.dsacks_above),
             line("TcpExtTCPDSACKOldSent", sums.duplicates_received),
-            line("TcpExtTCPDSACKOfoSent", sums.duplicates_above),
+            self.duplicates_above(probes),
         ]
+    }
+
+    /// `tcp_data_queue_ofo` joins some units to what waits, or to a report that has not left yet
+    /// (`tcp_ooo_try_coalesce`, `tcp_dsack_extend`), and counts nothing.
+    fn duplicates_above(&self, probes: bool) -> Reconciliation {
+        let (name, all) = ("TcpExtTCPDSACKOfoSent", self.senders.duplicates_above);
+        let silent = all
+            .saturating_sub(self.counter(name).unwrap_or(all))
+            .min(self.senders.duplicates_joined);
+        let line = self.line(name, probes, all - silent, Relation::KernelAtLeast);
+        if silent == 0 {
+            return line.note(ESTABLISHED);
+        }
+        line.note(format!(
+            "{ESTABLISHED}; without {silent} that repeated only in part or several segments at once: \
+             TCP joined them to what waited or to the report before, and counted nothing"
+        ))
     }
 }

@@ -151,10 +151,11 @@ impl Received {
         below.is_some_and(|(_, until)| *until >= end)
     }
 
-    /// Whether any of it waits above a gap.
-    fn repeats(&self, start: u64, end: u64) -> bool {
-        let below = self.above.range(..end).next_back();
-        below.is_some_and(|(_, until)| *until > start)
+    /// Whether any of it, or all of it, waits above a gap.
+    fn repeats(&self, start: u64, end: u64) -> Option<Repeat> {
+        let (from, until) = self.above.range(..end).next_back()?;
+        let whole = *from <= start && *until >= end;
+        (*until > start).then_some(if whole { Repeat::Whole } else { Repeat::Partly })
     }
 
     fn add(&mut self, start: u64, end: u64) {
@@ -194,6 +195,15 @@ impl Received {
     }
 }
 
+/// Data that repeats some that waits above a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// All of it waits.
+    Whole,
+    /// Some of it waits.
+    Partly,
+}
+
 /// A copy of data that reaches the receiver.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
@@ -207,6 +217,8 @@ pub struct Arrival {
     pub rcv_nxt: u64,
     /// ns.
     pub time: u64,
+    /// TCP discards it unread.
+    pub discarded: bool,
 }
 
 /// An acknowledgement that reaches the sender.
@@ -251,6 +263,8 @@ pub struct Spurious {
     open: BTreeMap<(u64, u32), Resent>,
     order: VecDeque<(u64, (u64, u32))>,
     received: Received,
+    /// Without what TCP discarded.
+    queued: Received,
     ordinal: u32,
     /// Last transmission of bytes sent before, at the device: start, end, timestamp.
     at_device: Option<(u64, u64, u32)>,
@@ -323,8 +337,8 @@ impl Spurious {
         }
     }
 
-    /// A segment reaches the receiver. True if some of it waits above a gap already.
-    pub fn arrived(&mut self, arrival: Arrival) -> bool {
+    /// A segment reaches the receiver. Says whether some of it waits above a gap already.
+    pub fn arrived(&mut self, arrival: Arrival) -> Option<Repeat> {
         self.expire(arrival.time);
         self.received.seen = true;
         self.received.at_least(arrival.rcv_nxt);
@@ -352,8 +366,13 @@ impl Spurious {
                 one.answered = true;
             }
         }
-        let repeats = self.received.repeats(arrival.start, arrival.end);
         self.received.add(arrival.start, arrival.end);
+        if arrival.discarded {
+            return None;
+        }
+        self.queued.at_least(arrival.rcv_nxt);
+        let repeats = self.queued.repeats(arrival.start, arrival.end);
+        self.queued.add(arrival.start, arrival.end);
         repeats
     }
 

@@ -61,6 +61,7 @@ fn verdicts(steps: &[(u64, Step)], skip: &[bool], keys: usize) -> Vec<(u64, u64)
         tsval: None,
         rcv_nxt: 900,
         time: 0,
+        discarded: false,
     });
     for (index, (time, step)) in steps.iter().enumerate() {
         if skip.get(index).copied().unwrap_or(false) {
@@ -90,6 +91,7 @@ fn verdicts(steps: &[(u64, Step)], skip: &[bool], keys: usize) -> Vec<(u64, u64)
                     tsval: Some(tsval),
                     rcv_nxt: 0,
                     time: time_ns,
+                    discarded: false,
                 });
             }
         }

@@ -56,17 +56,16 @@ impl Undo {
         signals::check()?;
         self.registry.add_namespace(name)?;
         self.steps.push(Step::Namespace(name.to_owned()));
-        netns::create(name)
+        netns::create(name)?;
+        // There are no routers: solicitations every few seconds would only be traffic of nobody's.
+        default_for_devices(&netns::path(name), "accept_ra", "0")
     }
 
     /// Creates a namespace for devices only, in which the kernel speaks no IPv6 of its own.
     pub(crate) fn create_bare_namespace(&mut self, name: &str) -> Result<PathBuf> {
         self.create_namespace(name)?;
         let path = netns::path(name);
-        netns::run_in(&path, || match hosts::has_ipv6() {
-            true => set_sysctl("net.ipv6.conf.default.disable_ipv6", "1"),
-            false => Ok(()),
-        })?;
+        default_for_devices(&path, "disable_ipv6", "1")?;
         Ok(path)
     }
 
@@ -144,4 +143,12 @@ impl Drop for Undo {
             log::warn!("{error}; `vpnbench lab down` tries again");
         }
     }
+}
+
+/// Sets what IPv6 devices that come into a namespace begin with; nothing where there is no IPv6.
+fn default_for_devices(netns: &Path, name: &str, value: &str) -> Result<()> {
+    netns::run_in(netns, || match hosts::has_ipv6() {
+        true => set_sysctl(&format!("net.ipv6.conf.default.{name}"), value),
+        false => Ok(()),
+    })
 }

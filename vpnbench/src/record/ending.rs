@@ -10,6 +10,7 @@ use super::clock::process_cpu_s;
 use super::drain::{Drained, Signals};
 use super::environment;
 use super::session::{Outcome, Reason, RecordError, roles};
+use super::silence;
 use crate::probe::discover::Plan;
 use crate::probe::filter::Filter;
 use crate::trace::model::{CommandOutput, CommandStatus, End, ProbeCount, UnrecordedCount};
@@ -35,6 +36,9 @@ impl Ending {
     pub(super) fn close(self, say: &mut dyn FnMut(&str)) -> Result<Outcome, RecordError> {
         self.signals.stop.store(true, Ordering::Release);
         let (mut filter, plan) = join(self.following);
+        if matches!(self.reason, Reason::Command) {
+            silence::wait(&plan);
+        }
         // Watching ends before the counters are read, as it began after.
         filter.close();
         let environment = environment::snapshot(&plan.netns, &roles(&plan));

@@ -12,6 +12,7 @@ mod interrupt;
 mod kallsyms;
 mod progress;
 pub mod session;
+mod silence;
 mod tee;
 mod user_code;
 

@@ -24,6 +24,7 @@ use super::follow::{self, Follow};
 use super::interrupt;
 use super::kallsyms::Kallsyms;
 use super::progress::Progress;
+use super::silence;
 use super::tee::Onward;
 use super::user_code::UserCode;
 use crate::probe::attach::{self, AttachError, Options};
@@ -202,7 +203,7 @@ pub fn record(
     for note in &plan.notes {
         say(note);
     }
-    let recording = Recording::prepare(request, plan)?;
+    let recording = Recording::prepare(request, plan, command.is_some())?;
     recording.run(request, command, say)
 }
 
@@ -239,7 +240,11 @@ struct Recording {
 }
 
 impl Recording {
-    fn prepare(request: &Request, mut plan: Plan) -> Result<Self, RecordError> {
+    fn prepare(
+        request: &Request,
+        mut plan: Plan,
+        before_command: bool,
+    ) -> Result<Self, RecordError> {
         add_kernel_threads(&mut plan);
         let seed = choose_seed(&plan.devices);
         let options = Options {
@@ -261,6 +266,9 @@ impl Recording {
         // Attached with empty filters: nothing is recorded until the snapshot is taken, so that
         // the counters in it and the events begin together.
         let attached = loaded.attach()?;
+        if before_command {
+            silence::wait(&plan);
+        }
         let start = Start {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             run_id: uuid::Uuid::new_v4().to_string(),

@@ -3,15 +3,15 @@
 use rustc_hash::FxHashMap;
 use vpnbench_common::event;
 
-use super::paws::Paws;
 use super::sequence::Sequence;
 use super::state::State;
 use super::unseen::Unseen;
+use super::validation::Validation;
 use super::{FIN, Flow, SYN};
 use crate::analysis::episodes::undo::Undos;
 use crate::analysis::episodes::{EpisodeSums, Episodes, Undone};
 use crate::analysis::limits::{self, Limits};
-use crate::analysis::spurious::{Ack, Arrival, Mark, Sent, Spurious, Tally};
+use crate::analysis::spurious::{Ack, Arrival, Mark, Repeat, Sent, Spurious, Tally};
 use crate::analysis::what_if::board::Transmission;
 use crate::analysis::what_if::replay::Arrived;
 use crate::analysis::what_if::rules::Rules;
@@ -68,6 +68,8 @@ pub struct SenderSums {
     pub duplicates_received: u64,
     /// Units of data that reached this end and repeated some that waits above `rcv_nxt`.
     pub duplicates_above: u64,
+    /// Of these, ones that repeated it in part only, or several segments at once.
+    pub duplicates_joined: u64,
 }
 
 impl SenderSums {
@@ -83,6 +85,7 @@ impl SenderSums {
         self.dsacks_above += other.dsacks_above;
         self.duplicates_received += other.duplicates_received;
         self.duplicates_above += other.duplicates_above;
+        self.duplicates_joined += other.duplicates_joined;
     }
 }
 
@@ -94,7 +97,7 @@ pub(super) struct Data {
     pub(super) length: u32,
     pub(super) tsval: Option<u32>,
     pub(super) rcv_nxt: u32,
-    /// TCP discards it for its old timestamp.
+    /// TCP discards it.
     pub(super) discarded: bool,
 }
 
@@ -112,11 +115,12 @@ pub(super) struct Direction {
     episodes: Episodes,
     limits: Limits,
     what_if: WhatIf,
-    paws: Paws,
+    validation: Validation,
     dsacks: [u64; 2],
     duplicates: u64,
     /// Of the other direction: data that reached this end and repeated some above a gap.
     duplicates_above: u64,
+    duplicates_joined: u64,
     unseen: Unseen,
 }
 
@@ -164,9 +168,14 @@ impl Direction {
         });
     }
 
-    /// Whether TCP discards a segment that reaches this end for its old timestamp.
-    pub(super) fn discards(&mut self, probe: &event::TcpProbe) -> bool {
-        self.paws.discards(probe)
+    /// Whether TCP discards a segment that reaches this end. `tick_ns`: nanoseconds of a jiffy.
+    pub(super) fn discards(&mut self, probe: &event::TcpProbe, tick_ns: u64) -> bool {
+        self.validation.discards(probe, tick_ns)
+    }
+
+    /// This end acknowledges what reached it.
+    pub(super) fn acknowledges(&mut self, ack: u32) {
+        self.validation.sent(ack);
     }
 
     /// An acknowledgement of this direction's data leaves the receiver's device.
@@ -175,8 +184,8 @@ impl Direction {
         self.limits.ack_sent(time, ack, pure);
     }
 
-    /// Data of this direction reaches the receiver. True if some of it waits above a gap already.
-    pub(super) fn arrived(&mut self, data: &Data) -> bool {
+    /// Data of this direction reaches the receiver. Says whether some of it waits above a gap already.
+    pub(super) fn arrived(&mut self, data: &Data) -> Option<Repeat> {
         let start = self.sequence.place(data.seq);
         let end = start + u64::from(data.length);
         let rcv_nxt = self.sequence.near(data.rcv_nxt);
@@ -189,13 +198,15 @@ impl Direction {
             tsval: data.tsval,
             rcv_nxt,
             time: data.time,
+            discarded: data.discarded,
         });
-        repeats && start >= rcv_nxt && !data.discarded
+        repeats.filter(|_| start >= rcv_nxt)
     }
 
     /// Data of the other direction that reached this end repeated some above a gap.
-    pub(super) fn repeated_above(&mut self) {
+    pub(super) fn repeated_above(&mut self, repeat: Repeat, segments: u16) {
         self.duplicates_above += 1;
+        self.duplicates_joined += u64::from(repeat == Repeat::Partly || segments > 1);
     }
 
     /// A segment reaches this direction's sender: an acknowledgement. Returns the episode that was
@@ -351,6 +362,7 @@ impl Direction {
                 dsacks_above: self.dsacks[1],
                 duplicates_received: self.duplicates,
                 duplicates_above: self.duplicates_above,
+                duplicates_joined: self.duplicates_joined,
             },
             spurious,
             resent,

@@ -10,10 +10,10 @@
 //! again.
 
 mod direction;
-mod paws;
 pub mod sequence;
 pub mod state;
 mod unseen;
+mod validation;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,6 @@ use vpnbench_common::event;
 use super::retransmits::{self, Flow, Retransmits};
 use super::what_if::rules::Rules;
 use super::what_if::summary::{Actual, Prediction, Sender, summary};
-use super::what_if::throughput::Control;
 use super::{Context, Problem, address};
 use crate::trace::Event;
 use crate::trace::model::Start;
@@ -164,6 +163,7 @@ impl Connections {
         }
         if packet.tcp_flags & ACK != 0 {
             theirs.ack_sent(packet.header.time_ns, packet.ack, packet.payload_len == 0);
+            ours.acknowledges(packet.ack);
         }
         ours.transmitted(packet);
     }
@@ -189,9 +189,11 @@ impl Connections {
         let time = probe.header.time_ns;
         let [ours, theirs] = connection.pair(index);
         let end = flow(probe.netns, probe.ip_version, local, remote);
-        ours.sends_from(end, rules.get(&probe.netns));
+        let rules = rules.get(&probe.netns);
+        ours.sends_from(end, rules);
         let fin = u32::from(probe.tcp_flags & FIN != 0);
-        let discarded = ours.discards(probe);
+        let tick_ns = rules.map_or_else(|| Rules::default().tick_ns, |rules| rules.tick_ns);
+        let discarded = ours.discards(probe, tick_ns);
         if probe.payload_len + fin > 0 {
             let repeats = theirs.arrived(&Data {
                 time,
@@ -201,8 +203,8 @@ impl Connections {
                 rcv_nxt: probe.rcv_nxt,
                 discarded,
             });
-            if repeats {
-                ours.repeated_above();
+            if let Some(repeat) = repeats {
+                ours.repeated_above(repeat, probe.gso_segs);
             }
         }
         let undone = ours.acknowledged(probe, discarded);
@@ -295,7 +297,7 @@ impl Connections {
         let episodes = sums(&flows);
         let (retransmits, found) = self.retransmits.finish(context, episodes);
         problems.extend(found);
-        let what_if = predictions(context, &flows, &retransmits);
+        let what_if = predictions(&flows, &retransmits);
         let output = Output {
             retransmits,
             flows,
@@ -305,28 +307,13 @@ impl Connections {
     }
 }
 
-fn predictions(
-    context: &Context<'_>,
-    flows: &[TcpFlow],
-    retransmits: &retransmits::Output,
-) -> Vec<Prediction> {
+fn predictions(flows: &[TcpFlow], retransmits: &retransmits::Output) -> Vec<Prediction> {
     let senders: Vec<Sender<'_>> = flows
         .iter()
-        .map(|flow| {
-            let namespace = context.namespace(flow.netns).0;
-            let control = namespace
-                .and_then(|one| one.sysctls.get("net.ipv4.tcp_congestion_control"))
-                .map(|name| name.trim());
-            let sums = &flow.sums;
-            let undone = sums.recovery.undone + sums.loss.undone;
-            Sender {
-                output: &flow.what_if,
-                throughput_bps: flow.limits.throughput_bps,
-                rtt_s: flow.limits.rtt_us.map(|rtt| rtt.mean / 1e6),
-                cwnd_share: flow.limits.limited_by.map_or(0.0, |shares| shares.cwnd),
-                reductions: (sums.recovery.count + sums.loss.count).saturating_sub(undone),
-                control: Control::of(control),
-            }
+        .map(|flow| Sender {
+            output: &flow.what_if,
+            throughput_bps: flow.limits.throughput_bps,
+            cwnd_share: flow.limits.limited_by.map_or(0.0, |shares| shares.cwnd),
         })
         .collect();
     let known = retransmits.spurious.segments > 0 && !retransmits.verdicts_incomplete;

@@ -205,10 +205,18 @@ impl Host {
             (Stage::OuterQdisc, &mut self.outer_qdisc),
             (Stage::ToTcp, &mut self.to_tcp),
         ];
-        for (stage, queue) in queues {
-            if let Some(gone) = queue.drop(skb, now) {
-                return Some((stage, Some(gone)));
-            }
+        // What left a queue unseen is still listed there, and its address may be another packet's by now:
+        // the one that came last is meant.
+        let waiting = queues
+            .into_iter()
+            .filter_map(|(stage, queue)| Some((queue.waiting.since(skb)?, stage, queue)));
+        let newest = waiting.max_by_key(|(since, ..)| *since);
+        let in_socket = self.socket.since(skb);
+        if let Some((since, stage, queue)) = newest
+            && in_socket.is_none_or(|other| other < since)
+            && let Some(gone) = queue.drop(skb, now)
+        {
+            return Some((stage, Some(gone)));
         }
         if self.socket.dropped(skb, packet) {
             return Some((Stage::OuterSocket, None));
@@ -224,5 +232,27 @@ impl Host {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+
+    #[test]
+    fn a_drop_is_that_of_the_last_packet_at_its_address() {
+        let mut host = Host::new(1);
+        let mut packet = event::Packet::zeroed();
+        (packet.header.time_ns, packet.skb, packet.len) = (1, 7, 60);
+        // A segment that its socket took without `tcp_probe`.
+        host.to_tcp.come(7, Entry::new(&packet, 1, None));
+        (packet.header.time_ns, packet.ip_proto, packet.dport) = (2, 17, 4600);
+        host.socket.come(&packet, 2);
+        let dropped = host.dropped(7, &packet, None, 3);
+        assert_eq!(dropped.map(|one| one.0), Some(Stage::OuterSocket));
+        let dropped = host.dropped(7, &packet, None, 4);
+        assert_eq!(dropped.map(|one| one.0), Some(Stage::ToTcp));
     }
 }

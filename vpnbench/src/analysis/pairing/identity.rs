@@ -5,7 +5,7 @@
 //! | TCP with payload | sequence number, one per byte | RFC 9293 section 3.4 |
 //! | WireGuard data | low 32 bits of the transport counter, one per packet | whitepaper section 5.4.6 |
 //! | ICMP echo | sequence number | RFC 792, RFC 4443 |
-//! | other IPv4 with an identification | IP ID, one per packet | RFC 6864; Linux `ip_select_ident_segs` counts per connected socket |
+//! | other IPv4 with an identification | IP ID, one per packet; one for a whole batch of UDP_SEGMENT | RFC 6864; Linux `ip_select_ident_segs` counts per connected socket |
 //! | anything else | its order among packets of equal flow and look | - |
 //!
 //! The salt tells transmissions of the same numbers apart (TCP timestamps, else the IP ID).

@@ -128,20 +128,29 @@ impl Sockets {
         Some(TakenOut { unit, segments })
     }
 
-    /// A packet that had entered the stack was dropped: the unit at its address, or, if the kernel had
-    /// split a unit on its way into the socket, a part of the last one for its port.
-    pub(crate) fn dropped(&mut self, skb: u64, packet: &event::Packet) -> bool {
-        let at_address = self.ports.iter().find_map(|(port, one)| {
+    /// Port and place in its queue of the whole unit at an address.
+    fn at_address(&self, skb: u64) -> Option<(u16, usize)> {
+        self.ports.iter().find_map(|(port, one)| {
             // A datagram that does not fit is dropped as it comes: it is among the last.
             let first = one.queue.len().saturating_sub(WINDOW);
             let at = one
                 .queue
                 .range(first..)
-                .enumerate()
-                .rfind(|(_, one)| one.skb == skb && one.left == one.shape.segments)?
-                .0;
+                .rposition(|one| one.skb == skb && one.left == one.shape.segments)?;
             Some((*port, first + at))
-        });
+        })
+    }
+
+    /// When the whole unit at an address came, ns.
+    pub(crate) fn since(&self, skb: u64) -> Option<u64> {
+        let (port, at) = self.at_address(skb)?;
+        Some(self.ports.get(&port)?.queue.get(at)?.time_ns)
+    }
+
+    /// A packet that had entered the stack was dropped: the unit at its address, or, if the kernel had
+    /// split a unit on its way into the socket, a part of the last one for its port.
+    pub(crate) fn dropped(&mut self, skb: u64, packet: &event::Packet) -> bool {
+        let at_address = self.at_address(skb);
         let found = at_address.or_else(|| {
             let queue = &self
                 .ports

@@ -6,6 +6,8 @@
 //! arrival is laid over the departures it overlaps. What was sent twice (a TCP retransmission) is a
 //! departure of its own, told apart by its salt.
 
+mod batches;
+
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
@@ -43,6 +45,10 @@ struct Departure {
     bytes: u32,
     salt: u32,
     skb: u64,
+    /// Payload bytes of a segment.
+    segment_size: u32,
+    /// Of a batch: which of its datagrams have arrived, by place.
+    places: u128,
 }
 
 /// A departure, or part of one, that arrived.
@@ -113,6 +119,10 @@ pub struct Flow {
     first: VecDeque<Departure>,
     again: VecDeque<Departure>,
     slowest_ns: u64,
+    /// Where the last arrival was found among the first departures: the next one is there or behind it.
+    near: usize,
+    /// A batch was among the departures.
+    batched: bool,
 }
 
 /// All flows between hosts on one level (inner or outer).
@@ -218,6 +228,8 @@ impl Flow {
             first: VecDeque::new(),
             again: VecDeque::new(),
             slowest_ns: 0,
+            near: 0,
+            batched: false,
         }
     }
 
@@ -249,7 +261,13 @@ impl Flow {
             bytes: packet.len,
             salt: id.salt,
             skb: packet.skb,
+            segment_size: batches::segment_size(packet),
+            places: 0,
         };
+        if self.departs_in_batches(id, segments) {
+            self.insert_batch(departure);
+            return false;
+        }
         let end = |one: &Departure| one.start + one.length;
         if self.first.back().is_none_or(|last| start >= end(last)) {
             self.first.push_back(departure);
@@ -273,6 +291,9 @@ impl Flow {
         let now = packet.header.time_ns;
         let left = if id.numbering == Numbering::Order {
             self.arrive_by_look(packet, id, hits)
+        } else if self.batched {
+            let start = self.numbers.peek(id.start, id.numbering.bits());
+            self.arrive_in_batches(start, segments, batches::segment_size(packet), hits)
         } else {
             self.arrive_by_number(id, segments, hits)
         };
@@ -296,6 +317,18 @@ impl Flow {
         left
     }
 
+    /// Index of the first departure that ends behind a number.
+    fn first_behind(&self, number: i64) -> usize {
+        let passed = |one: &Departure| one.start + one.length <= number;
+        let is_it = |at: usize| {
+            let here = self.first.get(at).is_some_and(|one| !passed(one));
+            here && (at == 0 || self.first.get(at - 1).is_some_and(passed))
+        };
+        // A search jumps about in memory; most arrivals are next to the last one.
+        let near = [self.near, self.near + 1].into_iter().find(|at| is_it(*at));
+        near.unwrap_or_else(|| self.first.partition_point(passed))
+    }
+
     fn arrive_by_number(&mut self, id: &Identity, segments: u32, hits: &mut Vec<Hit>) -> u32 {
         let start = self.numbers.peek(id.start, id.numbering.bits());
         let end = start + i64::from(id.length.max(1));
@@ -305,9 +338,8 @@ impl Flow {
             return 0;
         }
         let mut found = 0;
-        let mut at = self
-            .first
-            .partition_point(|one| one.start + one.length <= start);
+        let mut at = self.first_behind(start);
+        self.near = at;
         while let Some(one) = self.first.get_mut(at).filter(|one| one.start < end) {
             let hit = one.take(start, end);
             found += hit.segments;
@@ -324,9 +356,7 @@ impl Flow {
             return None;
         }
         let overlapping = |one: &Departure| one.start < end && one.start + one.length > start;
-        let at = self
-            .first
-            .partition_point(|one| one.start + one.length <= start);
+        let at = self.first_behind(start);
         let original = self.first.get(at).filter(|one| overlapping(one));
         if original.is_some_and(|one| one.missing > 0 && one.salt == salt) {
             return None;
@@ -389,6 +419,7 @@ impl Flow {
         };
         let (segments, bytes) = (one.missing, one.share(one.missing));
         one.missing = 0;
+        one.places = u128::MAX;
         self.sums.dropped.add_parts(1, segments, u64::from(bytes));
         Some(one.unit)
     }
@@ -403,6 +434,7 @@ impl Flow {
                 break;
             }
             if let Some(one) = self.first.pop_front() {
+                self.near = self.near.saturating_sub(1);
                 self.close(&one, closed);
             }
         }

@@ -83,6 +83,11 @@ impl Waiting {
         self.expire(entry.time_ns);
     }
 
+    /// When the unit at an address came, ns.
+    pub(crate) fn since(&self, skb: u64) -> Option<u64> {
+        Some(self.by_skb.get(&skb)?.time_ns)
+    }
+
     /// The unit at an address leaves.
     pub(crate) fn take(&mut self, skb: u64, now_ns: u64) -> Option<Entry> {
         let entry = self.by_skb.remove(&skb)?;

@@ -23,6 +23,7 @@ fn arrival(time: u64, start: u64, tsval: Option<u32>, rcv_nxt: u64) -> Arrival {
         tsval,
         rcv_nxt,
         time,
+        discarded: false,
     }
 }
 
@@ -134,4 +135,21 @@ fn what_neither_end_shows_is_not_judged() {
     flow.resent(sent(0, 1000));
     let tally = verdict(flow);
     assert_eq!((tally.segments, tally.unseen), (0, 1));
+}
+
+#[test]
+fn what_waits_already_is_repeated_wholly_or_in_part() {
+    let mut flow = Spurious::default();
+    let mut at = |start, discarded| {
+        flow.arrived(Arrival {
+            discarded,
+            ..arrival(1, start, None, 0)
+        })
+    };
+    assert_eq!(at(1000, true), None);
+    assert_eq!(at(1000, false), None, "the first one was discarded");
+    assert_eq!(at(1000, false), Some(Repeat::Whole));
+    assert_eq!(at(1050, false), Some(Repeat::Partly));
+    assert_eq!(at(950, false), Some(Repeat::Partly));
+    assert_eq!(at(2000, false), None);
 }

@@ -45,6 +45,10 @@ pub struct Measured {
     pub rto: u64,
     /// Segment size in bytes.
     pub mss: u32,
+    /// Congestion window in segments.
+    pub cwnd: u32,
+    /// Slow-start threshold in segments, until something was sent again.
+    pub threshold: Option<u32>,
 }
 
 /// Segments that were acknowledged and wait for their verdict, in order of sequence numbers.

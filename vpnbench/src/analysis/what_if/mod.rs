@@ -18,6 +18,7 @@ pub mod rules;
 pub mod simulation;
 pub mod summary;
 pub mod throughput;
+pub mod window;
 
 use board::Transmission;
 use fate::{Fate, Measured, Waiting};
@@ -158,6 +159,8 @@ impl WhatIf {
             srtt: u64::from(state.srtt_8us) * 1000 / 8,
             rto: u64::from(state.rto_jiffies) * tick,
             mss: state.mss,
+            cwnd: state.snd_cwnd,
+            threshold: (state.total_retrans == 0).then_some(state.ssthresh),
         };
         for segment in self.replay.board.gone() {
             self.waiting.push(*segment, self.measured);

@@ -6,6 +6,8 @@ use super::rules::Rules;
 
 /// `TCP_RACK_RECOVERY_THRESH`: recoveries for which a widened reordering window lasts.
 const PERSIST: u8 = 16;
+/// Nanoseconds of a millisecond, the unit of TCP's timestamps.
+const MS_NS: u64 = 1_000_000;
 /// `TCP_TIMEOUT_MIN_US`.
 const TIMER_MIN_NS: u64 = 2_000_000;
 
@@ -20,6 +22,8 @@ pub struct Inputs {
     pub srtt: u64,
     /// `icsk_ca_state` >= Recovery.
     pub recovering: bool,
+    /// Timestamp echo of the acknowledgement at hand in ms of `now`'s clock; `None` without timestamps.
+    pub echo_ms: Option<u32>,
     /// Segment size in bytes.
     pub mss: u32,
 }
@@ -94,7 +98,12 @@ impl Rack {
                 highest = highest.max(segment.start);
             }
             newest = newest.max(segment.sent);
-            self.advance(segment.sent, segment.end, segment.is(EVER), inputs);
+            // tcp_skb_spurious_retrans, in tcp_clean_rtx_queue only: the echo shows the original.
+            let early = |echo: u32| (echo.wrapping_sub((segment.sent / MS_NS) as u32) as i32) < 0;
+            let original = segment.is(EVER) && inputs.echo_ms.is_some_and(early);
+            if one.by_sack || !original {
+                self.advance(segment.sent, segment.end, segment.is(EVER), inputs);
+            }
         }
         self.reordered(by_sack, highest, rules, inputs.mss);
         if by_ack < before {
@@ -153,9 +162,19 @@ impl Rack {
         }
     }
 
-    /// `tcp_try_undo_partial`: an acknowledgement of the original while its copy is on its way.
-    pub fn reordered_in_time(&mut self) {
-        self.reord_seen += 1;
+    /// `tcp_try_undo_partial`: an acknowledgement of the original. `una` was the left edge before it.
+    pub fn delayed(&mut self, board: &Board, una: u64, rules: &Rules, mss: u32) {
+        let highest = if board.sacked_out == 0 {
+            board.una
+        } else {
+            board.highest_sacked
+        };
+        self.reordered(una, highest, rules, mss);
+    }
+
+    /// A window reduction was taken back: what is still missing is looked at anew.
+    pub fn look_again(&mut self) {
+        self.advanced = true;
     }
 
     /// A recovery ended that was not undone (`tcp_try_undo_recovery`).
@@ -291,6 +310,7 @@ mod tests {
             min_rtt: 16 * MS,
             srtt: 10 * MS,
             recovering: false,
+            echo_ms: None,
             mss: 100,
         }
     }

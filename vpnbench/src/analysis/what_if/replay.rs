@@ -3,7 +3,7 @@
 //!
 //! This is how the model earns belief: [`Reproduced`] stands beside each prediction.
 
-use super::board::{Board, LOST, Segment, Transmission};
+use super::board::{Board, LOST, RETRANS, Segment, Transmission};
 use super::rack::{Inputs, Rack};
 use super::rules::Rules;
 use crate::analysis::connections::state::State;
@@ -150,13 +150,15 @@ impl Replay {
         self.synchronise(state);
         let before = self.board.highest_sacked;
         let una = self.board.una;
-        let rtt = self
-            .board
-            .acknowledged(arrived.now, arrived.ack, arrived.blocks);
+        // tcp_sacktag_write_queue walks the blocks in the order of their numbers.
+        let mut blocks = arrived.blocks.to_vec();
+        blocks.sort_unstable();
+        let rtt = self.board.acknowledged(arrived.now, arrived.ack, &blocks);
         let advanced = arrived.ack > una;
         let over = state.ca_state >= 2 && arrived.ack >= arrived.high_seq;
-        let inputs = Inputs {
+        let mut inputs = Inputs {
             recovering: state.ca_state >= RECOVERY && !over,
+            echo_ms: self.echo(arrived, state),
             ..inputs(arrived.now, state)
         };
         let probe = arrived
@@ -173,14 +175,26 @@ impl Replay {
         }
         let newly_sacked = self.board.delivered().iter().any(|one| one.by_sack);
         let plain = arrived.data || advanced;
-        let dubious =
-            !plain || newly_sacked || arrived.dsack.is_some() || (state.ca_state != 0 && !over);
+        // tcp_ack_is_dubious: by the state before anything is undone.
+        let dubious = !plain || newly_sacked || arrived.dsack.is_some() || state.ca_state != 0;
         if state.sack_ok & 1 == 0 {
             self.newreno(arrived, state, advanced, inputs.recovering);
-        } else if dubious && !self.undone_early(arrived, state, advanced, inputs.recovering) {
-            let lost = self.rack.mark(&mut self.board, &rules, inputs);
-            self.proven = !lost.is_empty();
-            self.found.given_up += lost.len() as u64;
+        } else if dubious {
+            let undo = self.undone_early(una, state, advanced, inputs);
+            if undo == Some(true) {
+                self.board.nothing_lost();
+                inputs.recovering = false;
+            }
+            // tcp_undo_cwnd_reduction has RACK look again.
+            let again = undo == Some(true) || self.undone(arrived, state, over, inputs);
+            if again {
+                self.rack.look_again();
+            }
+            if undo != Some(false) {
+                let lost = self.rack.mark(&mut self.board, &rules, inputs);
+                self.proven = !lost.is_empty();
+                self.found.given_up += lost.len() as u64;
+            }
         }
         self.last_ack = arrived.now;
         if arrived.tsecr.is_some() {
@@ -189,29 +203,38 @@ impl Replay {
         rtt
     }
 
-    /// `tcp_try_undo_partial`: the original was acknowledged, and copies are still on their way.
+    /// The timestamp echo in the socket's own clock: its offset is in what the socket had last.
+    fn echo(&self, arrived: &Arrived<'_>, state: &State) -> Option<u32> {
+        let (now, last) = arrived.tsecr.zip(self.last_tsecr)?;
+        Some(now.wrapping_sub(last.wrapping_sub(state.rcv_tsecr)))
+    }
+
+    /// `tcp_try_undo_partial`: the original was acknowledged. True if the window was given back; false
+    /// if copies are still on their way, and so nothing more is given up; `None` if it was no original.
     fn undone_early(
         &mut self,
-        arrived: &Arrived<'_>,
+        una: u64,
         state: &State,
         advanced: bool,
-        recovering: bool,
-    ) -> bool {
-        let echo = arrived.tsecr.zip(self.last_tsecr).map(|(now, last)| {
-            // The socket's own value has its offset taken off.
-            now.wrapping_sub(last.wrapping_sub(state.rcv_tsecr))
-        });
-        let delayed = echo.is_some_and(|echo| (echo.wrapping_sub(state.retrans_stamp) as i32) < 0);
-        let candidate = recovering
-            && state.ca_state == RECOVERY
-            && advanced
-            && state.undo_marker != 0
-            && state.retrans_stamp != 0;
-        if !candidate || !delayed {
-            return false;
+        inputs: Inputs,
+    ) -> Option<bool> {
+        let candidate =
+            inputs.recovering && state.ca_state == RECOVERY && advanced && state.undo_marker != 0;
+        if !candidate || !delayed(state, inputs) {
+            return None;
         }
-        self.rack.reordered_in_time();
-        state.retrans_out > 0
+        self.rack.delayed(&self.board, una, &self.rules, inputs.mss);
+        let arrived = self.board.delivered().iter();
+        let copies = arrived.filter(|one| one.segment.is(RETRANS)).count() as u32;
+        Some(state.retrans_out <= copies)
+    }
+
+    /// `tcp_try_undo_recovery` at the end of a recovery, and `tcp_try_undo_dsack` elsewhere.
+    fn undone(&self, arrived: &Arrived<'_>, state: &State, over: bool, inputs: Inputs) -> bool {
+        let reported = i32::from(arrived.dsack.is_some());
+        let all_needless = [0, reported].contains(&state.undo_retrans);
+        let ended = over && state.ca_state == RECOVERY && delayed(state, inputs);
+        state.undo_marker != 0 && (all_needless || ended)
     }
 
     /// `tcp_newreno_mark_lost`: without SACK.
@@ -298,12 +321,19 @@ impl Replay {
     }
 }
 
+/// `tcp_packet_delayed`: answered before the first retransmission; a stamp of 0 says that there was none.
+fn delayed(state: &State, inputs: Inputs) -> bool {
+    let early = |echo: u32| (echo.wrapping_sub(state.retrans_stamp) as i32) < 0;
+    state.retrans_stamp == 0 || inputs.echo_ms.is_some_and(early)
+}
+
 fn inputs(now: u64, state: &State) -> Inputs {
     Inputs {
         now,
         min_rtt: u64::from(state.min_rtt_us) * 1000,
         srtt: u64::from(state.srtt_8us) * 1000 / 8,
         recovering: false,
+        echo_ms: None,
         mss: state.mss,
     }
 }

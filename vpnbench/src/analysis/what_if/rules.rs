@@ -1,5 +1,6 @@
 //! The settings that decide about loss, and what a kernel version makes of them.
 
+use super::throughput::Control;
 use crate::analysis::cause::Detection;
 use crate::trace::model::Start;
 
@@ -23,6 +24,8 @@ pub struct Rules {
     pub has_rfc6675: bool,
     /// Nanoseconds of a jiffy.
     pub tick_ns: u64,
+    /// `net.ipv4.tcp_congestion_control`.
+    pub control: Control,
 }
 
 impl Default for Rules {
@@ -35,6 +38,7 @@ impl Default for Rules {
             max_reordering: 300,
             has_rfc6675: false,
             tick_ns: 4_000_000,
+            control: Control::Cubic,
         }
     }
 }
@@ -45,8 +49,8 @@ impl Rules {
     pub fn of(start: &Start, netns: u32) -> Rules {
         let namespaces = &start.environment.namespaces;
         let namespace = namespaces.iter().find(|one| one.netns == netns);
-        let number =
-            |name: &str| -> Option<u32> { namespace?.sysctls.get(name)?.trim().parse().ok() };
+        let text = |name: &str| Some(namespace?.sysctls.get(name)?.trim());
+        let number = |name: &str| -> Option<u32> { text(name)?.parse().ok() };
         let default = Rules::default();
         let release = &start.host.kernel_release;
         Rules {
@@ -59,6 +63,7 @@ impl Rules {
                 .host
                 .hz
                 .map_or(default.tick_ns, |hz| 1_000_000_000 / u64::from(hz.max(1))),
+            control: Control::of(text("net.ipv4.tcp_congestion_control")),
         }
     }
 

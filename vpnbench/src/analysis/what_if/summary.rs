@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::replay::Reproduced;
 use super::rules::Rules;
 use super::simulation::Outcome;
-use super::throughput::{self, Control};
+use super::throughput;
 use super::{Change, Output};
 
 /// One sender's part.
@@ -16,14 +16,8 @@ pub struct Sender<'a> {
     pub output: &'a Output,
     /// bit/s.
     pub throughput_bps: Option<f64>,
-    /// Mean RTT in s.
-    pub rtt_s: Option<f64>,
     /// Share of the busy time limited by the congestion window.
     pub cwnd_share: f64,
-    /// Window reductions that were not taken back.
-    pub reductions: u64,
-    /// Congestion control.
-    pub control: Control,
 }
 
 /// What happened, over all senders.
@@ -129,20 +123,19 @@ fn shares(found: &Reproduced, was: &Outcome, actual: Actual) -> ReproducedShares
 fn throughput(senders: &[Sender<'_>], index: usize) -> Option<(f64, f64, f64)> {
     let mut sum: Option<(f64, f64, f64)> = None;
     for one in senders {
-        let Some((throughput_bps, rtt_s)) = one.throughput_bps.zip(one.rtt_s) else {
+        let Some(throughput_bps) = one.throughput_bps else {
             continue;
         };
-        let [was, changed] = [0, index].map(|at| one.output.outcomes[at]);
         let flow = throughput::Flow {
             throughput_bps,
-            rtt_s,
-            segments: was.segments,
             cwnd_share: one.cwnd_share,
-            control: one.control,
+            control: one.output.rules.control,
         };
-        let actual = one.reductions as f64;
-        let moved = actual + changed.reductions() as f64 - was.reductions() as f64;
-        let (expected, low, high) = throughput::predict(&flow, actual, moved.max(0.0));
+        let [was, changed] = [0, index].map(|at| throughput::Simulated {
+            window: one.output.outcomes[at].window_milli as f64 / 1000.0,
+            reductions: one.output.outcomes[at].reductions(),
+        });
+        let (expected, low, high) = throughput::predict(&flow, was, changed);
         let before = sum.unwrap_or_default();
         sum = Some((before.0 + expected, before.1 + low, before.2 + high));
     }

@@ -1,15 +1,10 @@
-//! What fewer or more reductions of the window do to a flow, by a deterministic model.
+//! What another window does to a flow, by a deterministic model.
 //!
-//! CUBIC (RFC 9438, section 5.1, with C = 0.4 and beta = 0.7) in its concave region has an average
-//! window of 1.054 x RTT^0.75 / p^0.75 segments; in its Reno-friendly region, as Reno, of
-//! sqrt(3 / 2) / sqrt(p) (Mathis et al. 1997). The larger one holds. p is the number of window
-//! reductions that are not taken back per segment sent. Reno uses the second formula. BBR does not
-//! reduce its rate at single losses: no change is predicted.
-//!
-//! The model says by how much the window changes; only the share of busy time in which the window
-//! was the limit can change with it (Amdahl). Uncertainty: the number of reductions is counted with
-//! a standard error of its square root, and the formulas hold for regular losses: a factor within
-//! 1/sqrt(reductions) of 1 is no change.
+//! The simulated window ([`super::window`]) with the change, over the one as it was, says by how much the
+//! window changes; only the share of busy time in which the window was the limit can change with it
+//! (Amdahl). BBR does not reduce its rate at single losses: no change is predicted. Uncertainty: the
+//! number of window reductions is counted with a standard error of its square root, and a window goes
+//! with the square root of the distance between two of them (Mathis et al. 1997).
 
 /// Congestion control by what its window answers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,53 +29,46 @@ impl Control {
     }
 }
 
-/// Average window in segments for `p` reductions per segment and a RTT in seconds.
-#[must_use]
-pub fn window(control: Control, p: f64, rtt_s: f64) -> f64 {
-    let reno = (1.5 / p).sqrt();
-    match control {
-        Control::Cubic => reno.max(1.054 * rtt_s.powf(0.75) / p.powf(0.75)),
-        Control::Reno => reno,
-        Control::Other => 1.0,
-    }
-}
-
-/// A flow as it was, and the reductions counted in its segments.
+/// A flow as it was.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
     /// bit/s.
     pub throughput_bps: f64,
-    /// Mean RTT in s.
-    pub rtt_s: f64,
-    /// Segments sent for the first time.
-    pub segments: u64,
     /// Share of the busy time in which the congestion window was the limit.
     pub cwnd_share: f64,
     /// Congestion control.
     pub control: Control,
 }
 
-/// Throughput in bit/s with another number of reductions: expected, and within one standard error
-/// of the counts.
+/// What a simulation says about the window.
+#[derive(Debug, Clone, Copy)]
+pub struct Simulated {
+    /// Mean window in segments.
+    pub window: f64,
+    /// Reductions that were not taken back.
+    pub reductions: u64,
+}
+
+/// Throughput in bit/s: expected, and within one standard error of the counts.
 #[must_use]
-pub fn predict(flow: &Flow, actual: f64, changed: f64) -> (f64, f64, f64) {
-    // Less than one reduction was not observed, but cannot be excluded.
-    let per_segment = |count: f64| count.max(0.5) / flow.segments.max(1) as f64;
-    let scaled = |from: f64, to: f64| {
-        let before = window(flow.control, per_segment(from), flow.rtt_s);
-        let after = window(flow.control, per_segment(to), flow.rtt_s);
-        let factor = after / before;
+pub fn predict(flow: &Flow, was: Simulated, changed: Simulated) -> (f64, f64, f64) {
+    let scaled = |factor: f64| {
         let share = flow.cwnd_share.clamp(0.0, 1.0);
         flow.throughput_bps / (1.0 - share + share / factor)
     };
-    let expected = scaled(actual, changed);
-    if (actual - changed).abs() < 1e-9 {
+    let same = flow.control == Control::Other || was.window <= 0.0 || changed.window <= 0.0;
+    let factor = if same {
+        1.0
+    } else {
+        changed.window / was.window
+    };
+    let expected = scaled(factor);
+    if (factor - 1.0).abs() < 1e-9 {
         return (expected, expected, expected);
     }
-    let error = (actual.max(1.0).sqrt() + changed.max(1.0).sqrt()) / 2.0;
-    let low = scaled(actual, changed + error);
-    let high = scaled(actual, (changed - error).max(0.0));
-    (expected, low, high)
+    let relative = |count: u64| 0.5 / (count.max(1) as f64).sqrt();
+    let error = 1.0 + relative(was.reductions) + relative(changed.reductions);
+    (expected, scaled(factor / error), scaled(factor * error))
 }
 
 #[cfg(test)]
@@ -88,41 +76,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quarter_of_the_reductions_doubles_reno() {
+    fn only_a_window_that_was_the_limit_changes_anything() {
         let flow = Flow {
             throughput_bps: 1e6,
-            rtt_s: 0.01,
-            segments: 100_000,
             cwnd_share: 1.0,
             control: Control::Reno,
         };
-        let (expected, low, high) = predict(&flow, 400.0, 100.0);
+        let was = Simulated {
+            window: 10.0,
+            reductions: 400,
+        };
+        let changed = Simulated {
+            window: 20.0,
+            reductions: 100,
+        };
+        let (expected, low, high) = predict(&flow, was, changed);
         assert!((expected / 2e6 - 1.0).abs() < 1e-9);
         assert!(low < expected && expected < high);
-        let (same, ..) = predict(
-            &Flow {
-                cwnd_share: 0.0,
-                ..flow
-            },
-            400.0,
-            100.0,
-        );
-        assert!((same - 1e6).abs() < 1e-6, "the window was not the limit");
-        let (same, ..) = predict(
-            &Flow {
-                control: Control::Other,
-                ..flow
-            },
-            400.0,
-            100.0,
-        );
-        assert!((same - 1e6).abs() < 1e-6);
-    }
-
-    #[test]
-    fn cubic_is_reno_on_short_paths() {
-        let reno = window(Control::Reno, 0.01, 0.01);
-        assert!((window(Control::Cubic, 0.01, 0.01) - reno).abs() < 1e-9);
-        assert!(window(Control::Cubic, 1e-6, 0.2) > window(Control::Reno, 1e-6, 0.2));
+        assert!((high / 2e6 - 1.075).abs() < 1e-9);
+        let idle = Flow {
+            cwnd_share: 0.0,
+            ..flow
+        };
+        let other = Flow {
+            control: Control::Other,
+            ..flow
+        };
+        for unchanged in [idle, other] {
+            let (same, ..) = predict(&unchanged, was, changed);
+            assert!((same - 1e6).abs() < 1e-6, "{unchanged:?}");
+        }
     }
 }
