@@ -8,6 +8,7 @@ use super::table::{Align, Screen, Table, wrap};
 use super::units::{duration, rate};
 use crate::explain::compare::conditions::Difference;
 use crate::explain::compare::decompose::Part;
+use crate::explain::compare::side::ThreadFacts;
 use crate::explain::compare::{Comparison, Pair, RunFacts, Verdict};
 use crate::explain::loss::LOST_RATIO;
 
@@ -32,6 +33,7 @@ pub fn run_facts(report: &Report) -> RunFacts {
             .filter(|_| latency)
     });
     let tcp = flow.filter(|_| !datagrams && !latency);
+    let thread = thread(report).filter(|_| !latency);
     RunFacts {
         throughput_bps: result
             .and_then(|result| result.throughput_bps_received)
@@ -39,6 +41,8 @@ pub fn run_facts(report: &Report) -> RunFacts {
         rtt_us: measured.or(tcp.and_then(|flow| Some(flow.rtt_us?.mean))),
         latency,
         window_bytes: tcp.and_then(|flow| window(report, flow)),
+        thread: thread.as_ref().map(|(facts, _)| *facts),
+        thread_stages_ns: thread.map_or_else(BTreeMap::new, |(_, stages)| stages),
         offered_bps: result
             .and_then(|result| result.throughput_bps_sent)
             .filter(|_| datagrams),
@@ -81,6 +85,29 @@ fn window(report: &Report, main: &TcpFlow) -> Option<f64> {
     let windows = report.tcp_flows.iter().filter(like);
     let windows = windows.map(|flow| Some(flow.cwnd_mean? * f64::from(flow.mss)));
     windows.sum()
+}
+
+/// The thread of a daemon that was saturated most, and its CPU ns per packet by stage.
+fn thread(report: &Report) -> Option<(ThreadFacts, BTreeMap<String, f64>)> {
+    let found = report.daemon_limits.iter();
+    let found = found.filter_map(|daemon| Some((daemon, daemon.bottleneck.as_ref()?)));
+    let (daemon, limit) =
+        found.max_by(|a, b| a.1.saturated_share.total_cmp(&b.1.saturated_share))?;
+    let thread = report
+        .threads
+        .iter()
+        .find(|one| Some(one.tid) == limit.tid && one.pid == limit.pid)?;
+    let packets = daemon.packets_per_s * daemon.window_s;
+    if packets <= 0.0 {
+        return None;
+    }
+    let stages = thread.stages.iter();
+    let stages = stages.map(|stage| (stage.stage.clone(), stage.cpu_s * 1e9 / packets));
+    let facts = ThreadFacts {
+        working: limit.working_share,
+        cost_s: limit.working_share / daemon.packets_per_s,
+    };
+    Some((facts, stages.collect()))
 }
 
 /// `SENDER > RECEIVER` of the load.

@@ -1,6 +1,7 @@
 //! What a difference consists of, in parts that add up to it.
 //!
-//! Throughput is a product. For TCP it is window / RTT x use, where use is what of the window was really
+//! Throughput is a product. Where a thread of a daemon was saturated in all runs of both sides it is the share of
+//! the time in which that ran x packets per second of that time x bits per packet. Else for TCP it is window / RTT x use, where use is what of the window was really
 //! under way (bits received x RTT / window); for datagrams it is the rate offered x the share that survived
 //! each place. A difference of products is split by the logarithmic mean Divisia index: the part of a
 //! factor x is L(T1, T0) ln(x1 / x0) with the logarithmic mean L(a, b) = (a - b) / ln(a / b). It is exact and
@@ -126,6 +127,21 @@ fn throughput(base: &Side, changed: &Side) -> Option<Vec<Named>> {
         let (x0, x1) = (base.mean(pick)?, changed.mean(pick)?);
         (x0 > 0.0 && x1 > 0.0).then_some((x0, x1))
     };
+    let limited = |side: &Side| side.runs.iter().all(|run| run.thread.is_some());
+    if limited(base)
+        && limited(changed)
+        && let (Some((b0, b1)), Some((c0, c1))) = (
+            factors(|run| Some(run.thread?.working)),
+            factors(|run| Some(run.thread?.cost_s)),
+        )
+    {
+        let (ran, cost) = (weight * (b1 / b0).ln(), -weight * (c1 / c0).ln());
+        let name = "CPU per packet";
+        let mut parts = spread(name, cost, base, changed, |run| &run.thread_stages_ns);
+        parts.push(("time with a core".to_owned(), ran));
+        parts.push(("bytes per packet".to_owned(), t1 - t0 - ran - cost));
+        return Some(parts);
+    }
     if let (Some((w0, w1)), Some((r0, r1))) =
         (factors(|run| run.window_bytes), factors(|run| run.rtt_us))
     {
@@ -220,6 +236,14 @@ fn spread(
 pub fn experiment(parts: &[Part], changed: &Side) -> Option<String> {
     let first = parts.first()?;
     let by_part = [
+        (
+            "CPU per packet",
+            "see which functions it is (vpnbench lab run SCENARIO --set run.stacks=true), change that, and repeat: the part must vanish",
+        ),
+        (
+            "with a core",
+            "repeat with cores for the daemon alone (taskset): the part must vanish",
+        ),
         (
             "spurious",
             "sysctl net.ipv4.tcp_reordering=30 on both sides, and repeat: the part must vanish with the spurious retransmissions",

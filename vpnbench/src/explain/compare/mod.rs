@@ -274,6 +274,30 @@ mod tests {
     }
 
     #[test]
+    fn a_saturated_thread_explains_before_tcp_does() {
+        let limited = |name: &str, rates: &[f64], cost_s: f64| {
+            let mut side = side(name, rates);
+            for run in &mut side.runs {
+                run.thread = Some(side::ThreadFacts {
+                    working: 0.9,
+                    cost_s,
+                });
+                run.thread_stages_ns = [("daemon-send".to_owned(), cost_s * 1e9)].into();
+            }
+            side
+        };
+        let base = limited("a", &[100e6, 104e6, 98e6, 101e6], 60e-6);
+        let slow = limited("b", &[50e6, 52e6, 49e6, 50.5e6], 120e-6);
+        let found = compare(&[base, slow]);
+        let (pair, first) = (&found.pairs[0], &found.pairs[0].parts[0]);
+        assert_eq!(first.name, "CPU per packet: daemon-send");
+        assert!(first.contribution < -45e6, "{first:?}");
+        let sum: f64 = pair.parts.iter().map(|part| part.contribution).sum();
+        let difference = pair.difference.expect("both have runs");
+        assert!((sum - difference).abs() < 1e-6 * difference.abs());
+    }
+
+    #[test]
     fn single_runs_show_nothing() {
         let found = compare(&[side("a", &[100e6]), side("b", &[50e6])]);
         assert_eq!(found.pairs[0].verdict, Verdict::Unknown);

@@ -22,6 +22,15 @@ impl Figure {
     }
 }
 
+/// A thread that limits a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ThreadFacts {
+    /// Share of the time in which it ran with work.
+    pub working: f64,
+    /// `working` / packets per second of its daemon: s of its CPU time per packet.
+    pub cost_s: f64,
+}
+
 /// A run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunFacts {
@@ -33,6 +42,10 @@ pub struct RunFacts {
     pub latency: bool,
     /// Mean window that the senders kept in flight at most, bytes: congestion window x segment size.
     pub window_bytes: Option<f64>,
+    /// The daemons' thread that was saturated most, if one was.
+    pub thread: Option<ThreadFacts>,
+    /// Its CPU ns per packet of the daemon by stage.
+    pub thread_stages_ns: BTreeMap<String, f64>,
     /// Bits per second offered by a sender of datagrams.
     pub offered_bps: Option<f64>,
     /// Datagrams that survived each place, by stage: out / in.
