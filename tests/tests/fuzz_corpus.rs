@@ -1,11 +1,19 @@
 //! Reads the corpus of the fuzzer with the stable compiler, so that what it once found stays fixed.
 
+use std::io::Cursor;
 use std::path::Path;
 
+use vpnbench::import::{Import, ImportError, Place, Plan, Source};
 use vpnbench::trace::{Code, Reader, TraceError};
 
 fn corpus() -> Vec<(String, Vec<u8>)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/trace_reader");
+    files_of("trace_reader")
+}
+
+fn files_of(target: &str) -> Vec<(String, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
     let entries = std::fs::read_dir(&directory).expect("the corpus is committed");
     let read = |entry: std::io::Result<std::fs::DirEntry>| {
         let path = entry.expect("readable").path();
@@ -63,6 +71,51 @@ fn the_files_are_what_their_names_say() {
                 );
             }
             _ => {}
+        }
+    }
+}
+
+/// Packets of a capture and whether a problem names a place in it.
+fn captured(bytes: Vec<u8>) -> Result<(usize, bool), ImportError> {
+    let plan = Plan {
+        sources: vec![Source::at(Place::Unknown, "capture".into())],
+        ..Plan::default()
+    };
+    let mut packets = 0;
+    let summary = Import::of(&plan, vec![Box::new(Cursor::new(bytes))])?.for_each(|event| {
+        packets += usize::from(matches!(event, vpnbench::trace::Event::Packet(_)));
+    })?;
+    let places = summary
+        .problems
+        .iter()
+        .any(|one| one.message.contains("byte "));
+    Ok((packets, places))
+}
+
+#[test]
+fn captures_are_what_their_names_say() {
+    let files = files_of("capture_reader");
+    assert!(files.len() >= 10, "{} files", files.len());
+    let whole = |name: &str| {
+        let (_, bytes) = files.iter().find(|file| file.0 == name).expect(name);
+        captured(bytes.clone()).expect(name)
+    };
+    let (all, _) = whole("ethernet.pcap");
+    assert_eq!(whole("ethernet.pcapng"), (all, false));
+    assert_eq!(whole("ethernet.pcap.gz"), (all, false));
+    for (name, bytes) in files.clone() {
+        match name.as_str() {
+            "empty" | "no-capture" => {
+                assert!(matches!(
+                    captured(bytes),
+                    Err(ImportError::NotACapture { .. })
+                ));
+            }
+            "truncated.pcap" | "hole.pcap" | "lengths.pcapng" => {
+                let (packets, places) = captured(bytes).expect("the rest is used");
+                assert!(places && (1..all).contains(&packets), "{name}: {packets}");
+            }
+            _ => assert!(captured(bytes).expect("reads").0 > 0, "{name}"),
         }
     }
 }

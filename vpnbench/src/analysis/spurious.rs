@@ -12,6 +12,9 @@
 //!   minimum RTT old, for its duplicate cannot have been reported earlier.
 //! * **Timestamps** (Eifel detection, RFC 3522): the acknowledgement that moves the left edge over
 //!   a retransmission echoes a timestamp older than the retransmission's.
+//! * **Sooner than any round trip**: bytes are acknowledged or SACKed within less than the smallest round
+//!   trip after they were sent again, so an earlier copy had arrived (the argument of RFC 8985, section 7.2,
+//!   step 2, by which RACK leaves such samples out).
 //! * **Undo**: the sender took back the window reduction (`tcp_try_undo_*`), so the segment at the
 //!   left edge of the episode had been spurious (RFC 5682 for timeouts).
 
@@ -37,6 +40,8 @@ const UNDO: u8 = 8;
 const UNDONE_EDGE: u8 = 16;
 /// The original was told from the retransmission by more than a count of copies.
 const CERTAIN: u8 = 32;
+/// Acknowledged sooner than any round trip.
+const EARLY: u8 = 64;
 
 /// Segments by what is known about them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub struct Tally {
     pub dsack: u64,
     /// Acknowledged with a timestamp older than the retransmission.
     pub timestamps: u64,
+    /// Acknowledged sooner than any round trip after it was sent.
+    pub early: u64,
     /// Sent in an episode that the sender took back.
     pub undo: u64,
     /// Only the sender was seen.
@@ -77,6 +84,7 @@ impl Tally {
         self.original_seen += other.original_seen;
         self.dsack += other.dsack;
         self.timestamps += other.timestamps;
+        self.early += other.early;
         self.undo += other.undo;
         self.sender_only += other.sender_only;
         self.undecided += other.undecided;
@@ -234,6 +242,8 @@ pub struct Ack {
     pub tsecr: Option<u32>,
     /// DSACK block.
     pub dsack: Option<(u64, u64)>,
+    /// SACK blocks; those that are not there are empty.
+    pub sacked: [(u64, u64); 4],
     /// `rtt_min` in ns.
     pub min_rtt: u64,
 }
@@ -386,6 +396,10 @@ impl Spurious {
         if let Some((start, end)) = ack.dsack {
             self.duplicate_reported(start, end, ack);
         }
+        let ranges = [(ack.una, ack.ack)].into_iter().chain(ack.sacked);
+        for (start, end) in ranges.filter(|range| range.1 > range.0) {
+            self.covered(start, end, &ack);
+        }
         if let Some(tsecr) = ack.tsecr
             && ack.ack > ack.una
         {
@@ -397,6 +411,22 @@ impl Spurious {
                 if older && key.0 <= ack.una && one.end > ack.una && ack.ack >= one.end {
                     one.evidence |= TIMESTAMP;
                 }
+            }
+        }
+    }
+
+    /// Bytes are acknowledged: sooner than the latest copy can have gone there and back?
+    fn covered(&mut self, start: u64, end: u64, ack: &Ack) {
+        if ack.min_rtt == 0 {
+            return;
+        }
+        let low = (start.saturating_sub(RANGE_MAX), 0);
+        for (key, one) in self.open.range_mut(low..(end, 0)) {
+            let whole = key.0 >= start && one.end <= end;
+            // A sixteenth less: the smallest round trip seen need not be the smallest there is.
+            let least = ack.min_rtt - ack.min_rtt / 16;
+            if whole && ack.time < one.time + least {
+                one.evidence |= EARLY;
             }
         }
     }
@@ -530,7 +560,7 @@ fn spurious(one: &Resent, receiver_seen: bool) -> bool {
 }
 
 fn by_sender(one: &Resent) -> bool {
-    one.evidence & (DSACK | TIMESTAMP | UNDONE_EDGE) != 0
+    one.evidence & (DSACK | TIMESTAMP | UNDONE_EDGE | EARLY) != 0
 }
 
 fn judge(tally: &mut Tally, one: &Resent, receiver_seen: bool) {
@@ -539,6 +569,7 @@ fn judge(tally: &mut Tally, one: &Resent, receiver_seen: bool) {
     tally.original_seen += has(ORIGINAL);
     tally.dsack += has(DSACK);
     tally.timestamps += has(TIMESTAMP);
+    tally.early += has(EARLY);
     tally.undo += has(UNDO);
     let verdict = spurious(one, receiver_seen);
     tally.spurious += u64::from(verdict);

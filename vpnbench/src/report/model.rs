@@ -350,6 +350,9 @@ pub struct SpuriousEvidence {
     /// The acknowledgement echoed an older timestamp (Eifel).
     #[serde(default)]
     pub timestamps: Option<u64>,
+    /// It was acknowledged sooner than any round trip after it was sent again.
+    #[serde(default)]
+    pub early: Option<u64>,
 }
 
 /// A TCP sender.

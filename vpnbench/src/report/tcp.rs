@@ -105,6 +105,7 @@ pub(super) fn spurious(output: &retransmits::Output) -> Option<Spurious> {
             dsack: sender_seen.then_some(tally.dsack),
             undo: sender_seen.then_some(tally.undo),
             timestamps: sender_seen.then_some(tally.timestamps),
+            early: sender_seen.then_some(tally.early),
         },
         judged,
         unknown: output.unjudged + open,

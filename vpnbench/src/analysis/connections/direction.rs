@@ -231,12 +231,18 @@ impl Direction {
             self.dsacks[usize::from(start >= ack)] += 1;
         }
         let tsecr = (probe.options & 1 != 0).then_some(probe.tsecr);
+        let mut sacked = [(0, 0); 4];
+        let kept = blocks.iter().skip(usize::from(dsack.is_some()));
+        for (slot, block) in sacked.iter_mut().zip(kept) {
+            *slot = *block;
+        }
         self.spurious.acknowledged(Ack {
             time,
             una,
             ack,
             tsecr,
             dsack,
+            sacked,
             min_rtt: u64::from(state.min_rtt_us) * 1000,
         });
         let pure = probe.payload_len == 0;

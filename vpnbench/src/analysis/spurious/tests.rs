@@ -34,6 +34,7 @@ fn ack(time: u64, una: u64, ack: u64) -> Ack {
         ack,
         tsecr: None,
         dsack: None,
+        sacked: [(0, 0); 4],
         min_rtt: MS,
     }
 }
@@ -152,4 +153,23 @@ fn what_waits_already_is_repeated_wholly_or_in_part() {
     assert_eq!(at(1050, false), Some(Repeat::Partly));
     assert_eq!(at(950, false), Some(Repeat::Partly));
     assert_eq!(at(2000, false), None);
+}
+
+#[test]
+fn what_is_acknowledged_sooner_than_any_round_trip_had_arrived() {
+    for (later, spurious_count) in [(MS / 2, 1), (MS, 0)] {
+        let mut flow = Spurious::default();
+        flow.resent(sent(20 * MS, 1000));
+        let mut sacked = [(0, 0); 4];
+        sacked[0] = (900, 1300);
+        flow.acknowledged(Ack {
+            sacked,
+            ..ack(20 * MS + later, 500, 500)
+        });
+        let tally = verdict(flow);
+        assert_eq!(
+            (tally.spurious, tally.early),
+            (spurious_count, spurious_count)
+        );
+    }
 }

@@ -124,7 +124,9 @@ impl Tcp {
             remote: (packet.daddr, packet.dport),
         };
         if packet.tcp_flags & (SYN | ACK) == SYN {
-            let again = self.sockets.get(&key).and_then(|one| one.syn) == Some(packet.seq);
+            // The same number behind data is another connection all the same.
+            let known = self.sockets.get(&key).filter(|one| one.sender.nxt == 0);
+            let again = known.is_some_and(|one| one.syn == Some(packet.seq));
             if !again {
                 self.sockets.remove(&key);
             }
@@ -192,7 +194,7 @@ macro_rules! state {
         $event.rcv_nxt = $socket.expects.unwrap_or(0);
         $event.mss = $socket.segment();
         $event.srtt_8us = $socket.sender.srtt_8us();
-        $event.min_rtt_us = ($socket.sender.min_rtt / 1000).min(u32::MAX.into()) as u32;
+        $event.min_rtt_us = ($socket.sender.recent_rtt() / 1000).min(u32::MAX.into()) as u32;
         $event.sacked_out = $socket.sender.sacked_out();
         $event.packets_out = $socket
             .sender

@@ -19,6 +19,10 @@ const THRESHOLD: u32 = 3;
 const RTO_MIN: u64 = 200_000_000;
 /// Shortest timer: two ticks of a kernel with 1000 ticks a second, less one that may be running.
 const TIMER_MIN: u64 = 900_000;
+/// How late a timer fires at most: two ticks of a kernel with 250 a second, and the queue of a busy host.
+const TIMER_LATE: u64 = 12_000_000;
+/// Samples of the round trip among which the smallest is taken for what is possible at the time.
+const RECENT: usize = 64;
 /// Units that are followed; beyond, the oldest are forgotten.
 const UNITS_MAX: usize = 1 << 16;
 
@@ -79,6 +83,7 @@ pub(super) struct Sender {
     srtt: u64,
     deviation: u64,
     pub(super) min_rtt: u64,
+    recent: VecDeque<u64>,
     /// Largest byte that was SACKed.
     forward: u64,
     sacked_bytes: u64,
@@ -91,6 +96,14 @@ pub(super) struct Sender {
     timer_began: u64,
     probed: Option<u64>,
     timeouts: u32,
+    /// RACK: when the latest of what was delivered had been sent, and its round trip.
+    rack_sent: u64,
+    rack_rtt: u64,
+    /// Multiples of a quarter of the smallest round trip that RACK waits, and when that last grew.
+    steps: u64,
+    steps_at: u64,
+    /// Whether the retransmission before was RACK's timer's and nothing came since.
+    by_timer: bool,
     pub(super) resent_segments: u32,
     pub(super) sacks: bool,
     pub(super) segment: u32,
@@ -100,6 +113,12 @@ impl Sender {
     /// `srtt_us` as the kernel has it: us x 8.
     pub(super) fn srtt_8us(&self) -> u32 {
         (self.srtt / 125).min(u32::MAX.into()) as u32
+    }
+
+    /// The smallest of the last round trips: what went there and back now cannot have been quicker, with queues as
+    /// they are.
+    pub(super) fn recent_rtt(&self) -> u64 {
+        self.recent.iter().copied().min().unwrap_or(self.min_rtt)
     }
 
     /// Segments in so many bytes.
@@ -136,6 +155,7 @@ impl Sender {
         }
         self.nxt = end;
         self.last_sent = now;
+        self.by_timer = false;
         self.probed = None;
         if self.units.len() >= UNITS_MAX {
             self.units.pop_front();
@@ -178,6 +198,7 @@ impl Sender {
             Cause::AfterRto => {}
         }
         conclusion.ca_state = self.ca_state;
+        self.by_timer = conclusion.cause == Cause::RackTimer;
         self.mark_resent(now, start, end);
         self.resent_segments += segments;
         self.last_sent = now;
@@ -219,11 +240,46 @@ impl Sender {
         if timer && head && !self.evidence_of_loss() && waited >= RTO_MIN {
             return found(Cause::Rto, 0, true);
         }
-        // Inside of a recovery a gap is pacing or a full queue of the host.
-        if timer && self.ca_state <= DISORDER && self.sacked_bytes > 0 {
+        if self.sacked_bytes > 0 && (self.by_timer || timer && self.timer_is_due(now, start)) {
             return found(Cause::RackTimer, PENDING_REORDER, true);
         }
         found(Cause::Clocked, 0, false)
+    }
+
+    /// Whether RACK's timer gives a segment up: what was sent a round trip and the window for reordering before is
+    /// lost (`tcp_rack_detect_loss`, net/ipv4/tcp_recovery.c). Where the last acknowledgement came later than
+    /// that, it did; the timer fires within two ticks.
+    fn timer_is_due(&self, now: u64, start: u64) -> bool {
+        let index = self.units.partition_point(|unit| unit.end <= start);
+        let Some(unit) = self.units.get(index) else {
+            return false;
+        };
+        // Without reordering seen, in recovery and from the threshold on there is no window.
+        let none =
+            self.reordered == 0 && (self.ca_state >= RECOVERY || self.sacked_out() >= THRESHOLD);
+        let window = match none {
+            true => 0,
+            false => (self.min_rtt / 4 * self.steps.max(1)).min(self.srtt),
+        };
+        let due = unit.sent + self.rack_rtt + window;
+        due > self.last_ack && (due..due + TIMER_LATE).contains(&now)
+    }
+
+    /// A DSACK widens RACK's window once a round trip (`tcp_rack_update_reo_wnd`).
+    fn widened(&mut self, now: u64) {
+        if now.saturating_sub(self.steps_at) >= self.srtt {
+            self.steps = (self.steps.max(1) + 1).min(255);
+            self.steps_at = now;
+        }
+    }
+
+    /// Something was delivered in its only transmission, or in its last one.
+    fn delivered(&mut self, now: u64, unit: &Unit) {
+        let rtt = now.saturating_sub(unit.sent);
+        // A copy that is acknowledged sooner than any round trip was not what arrived.
+        if unit.sent >= self.rack_sent && !(unit.resent && rtt < self.min_rtt) {
+            (self.rack_sent, self.rack_rtt) = (unit.sent, rtt);
+        }
     }
 
     fn evidence_of_loss(&self) -> bool {
@@ -271,6 +327,15 @@ impl Sender {
             self.nxt = ack;
         }
         self.sacks |= !blocks.is_empty();
+        self.by_timer = false;
+        if let [first, rest @ ..] = blocks {
+            let inside = rest
+                .first()
+                .is_some_and(|next| first.0 >= next.0 && first.1 <= next.1);
+            if first.0 < ack || inside {
+                self.widened(now);
+            }
+        }
         let mut sample = None;
         let mut newly = self.ack_below(now, ack, &mut sample);
         // In the order of sequence numbers, as `tcp_sacktag_write_queue` does: only what lies below an
@@ -315,6 +380,9 @@ impl Sender {
                 self.split(0, ack);
             }
             let unit = self.units.pop_front().unwrap_or(unit);
+            if !unit.sacked {
+                self.delivered(now, &unit);
+            }
             if unit.sacked {
                 self.sacked_bytes -= unit.end - unit.start;
             } else if !unit.resent {
@@ -336,11 +404,16 @@ impl Sender {
         }
         let last = self.units.partition_point(|unit| unit.start < end);
         let mut newly = false;
-        for unit in self.units.range_mut(first.min(last)..last) {
+        for index in first.min(last)..last {
+            let Some(unit) = self.units.get_mut(index) else {
+                break;
+            };
             if unit.sacked || unit.end > end || unit.start < start {
                 continue;
             }
             unit.sacked = true;
+            let unit = *unit;
+            self.delivered(now, &unit);
             newly = true;
             self.sacked_bytes += unit.end - unit.start;
             if !unit.resent {
@@ -354,6 +427,10 @@ impl Sender {
 
     /// RFC 6298, section 2.
     fn measured(&mut self, rtt: u64) {
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(rtt);
         self.min_rtt = if self.min_rtt == 0 {
             rtt
         } else {
