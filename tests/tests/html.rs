@@ -122,7 +122,7 @@ fn flow(number: u32) -> TcpFlow {
         time_s: f64::from(at) * 0.3,
         offset: u64::from(at) * 3_750_000,
         cause: ["dupack", "rack", "tlp"][at as usize % 3].to_owned(),
-        original_arrived: Some(at % 4 == 0),
+        original_arrived: Some(at.is_multiple_of(4)),
     };
     TcpFlow {
         src: format!("10.98.0.1:{}", 40_000 + number),

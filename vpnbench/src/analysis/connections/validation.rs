@@ -57,7 +57,8 @@ impl Validation {
     fn learn_scale(&mut self, probe: &TcpProbe) {
         let (window, advanced) = self.window;
         let window = u32::from(window);
-        if self.scale.is_some() || !advanced || window == 0 || probe.snd_wnd % window != 0 {
+        if self.scale.is_some() || !advanced || window == 0 || !probe.snd_wnd.is_multiple_of(window)
+        {
             return;
         }
         let factor = probe.snd_wnd / window;

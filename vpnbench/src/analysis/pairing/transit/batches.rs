@@ -50,7 +50,7 @@ impl Flow {
         size: u32,
         hits: &mut Vec<Hit>,
     ) -> u32 {
-        let from = self.from_batch(start);
+        let from = self.first_in_reach(start);
         let whole = |one: &Departure| {
             one.start == start && one.segments == segments && one.segment_size == size
         };
@@ -88,7 +88,7 @@ impl Flow {
     }
 
     /// Index of the first departure that may reach up to a number.
-    fn from_batch(&self, number: i64) -> usize {
+    fn first_in_reach(&self, number: i64) -> usize {
         let reach = i64::from(BATCH_MAX);
         self.first
             .partition_point(|one| one.start + reach <= number)
@@ -96,7 +96,7 @@ impl Flow {
 
     /// One datagram arrives: it belongs to the first that waits for it, else it came before.
     fn take_place(&mut self, number: i64, size: Option<u32>) -> Option<Hit> {
-        let from = self.from_batch(number);
+        let from = self.first_in_reach(number);
         let mut known = None;
         for one in self.first.range_mut(from..) {
             let Ok(place) = u32::try_from(number - one.start) else {
