@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         Trial::test("ten_thousand_damaged_files", || {
             damage::many().map_err(|error| format!("{error:#}").into())
         }),
-        "six minutes without optimisation",
+        "ten times the files of the default run",
         None,
     );
     libtest_mimic::run(&arguments, trials.finish()).exit_code()

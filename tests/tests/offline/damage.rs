@@ -9,7 +9,7 @@ use crate::read::{Read, read};
 
 /// Files that are read damaged in every run of the suite.
 const SOME: u64 = 1_000;
-/// Files that are read damaged on demand: six minutes of a core without optimisation.
+/// Files that are read damaged on demand.
 const MANY: u64 = 10_000;
 /// Longest time for one of them, in a build without optimisation on a busy machine.
 const LONGEST: Duration = Duration::from_secs(20);
