@@ -64,7 +64,9 @@ impl Trials {
     }
 }
 
-fn trial(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+/// A case from a body.
+#[must_use]
+pub fn trial(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::test(name, || {
         body().map_err(|error| Failed::from(format!("{error:?}")))
     })

@@ -2,13 +2,14 @@
 //! not allow a conclusion, which must say so.
 
 use std::path::Path;
-use std::process::{Command, ExitCode, Output};
+use std::process::{ExitCode, Output};
 
 use anyhow::{Context as _, Result, ensure};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 use serde_json::Value;
 use vpnbench_tests::binary::vpnbench;
 use vpnbench_tests::timeline::Timeline;
+use vpnbench_tests::trials::{Trials, trial};
 
 #[path = "findings/odd.rs"]
 mod odd;
@@ -16,6 +17,7 @@ mod odd;
 /// A handful of scenarios of different kinds: losses at three places, order, copies, a limit of the
 /// receiver. All of them: `cargo xtask zoo`.
 const SCENARIOS: &[&str] = &[
+    "demo",
     "path-loss",
     "tunnel-loss",
     "tun-queue-overflow",
@@ -26,39 +28,21 @@ const SCENARIOS: &[&str] = &[
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let mut trials: Vec<Trial> = SCENARIOS.iter().map(|name| scenario(name)).collect();
-    trials.extend(odd::CASES.iter().map(|(name, body)| {
-        Trial::test(*name, move || {
-            body().map_err(|error| Failed::from(format!("{error:?}")))
-        })
-    }));
+    let mut trials = Trials::new(&arguments);
+    for name in SCENARIOS {
+        trials.add_as_root(name, &["iperf3"], || found(name));
+    }
+    for (name, body) in odd::CASES {
+        trials.add(trial(name, body), None);
+    }
     let conclusion = libtest_mimic::run(
         &Arguments {
             test_threads: Some(1),
             ..arguments
         },
-        trials,
+        trials.finish(),
     );
     conclusion.exit_code()
-}
-
-fn scenario(name: &'static str) -> Trial {
-    let skip = skipped();
-    let body = move || found(name).map_err(|error| Failed::from(format!("{error:?}")));
-    match skip {
-        Some(reason) => Trial::test(name, body)
-            .with_ignored_flag(true)
-            .with_kind(reason),
-        None => Trial::test(name, body),
-    }
-}
-
-fn skipped() -> Option<&'static str> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("skipped: needs root");
-    }
-    let tool = Command::new("iperf3").arg("--version").output();
-    tool.is_err().then_some("skipped: iperf3 not found")
 }
 
 /// The scenario's own expectations, as `lab run` judges them.

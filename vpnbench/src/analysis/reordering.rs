@@ -55,7 +55,8 @@ pub struct Reordering {
     pub reordered: u64,
     /// `reordered` / `packets`.
     pub ratio: f64,
-    /// Reordered packets beyond those at the previous tap of this direction; null at the first.
+    /// Reordered packets beyond those at the previous tap of this direction where packets have
+    /// numbers; null at the first, and without numbers.
     pub added: Option<i64>,
     /// Median extent in packets; null without a reordered packet.
     pub extent_p50: Option<f64>,
@@ -238,11 +239,13 @@ impl Reorder {
                     key.numbering,
                 )
             };
+            let mut row = totals.row();
+            // Where nothing has a number, nothing is known of what was added.
+            let numbered = row.packets > 0;
             let previous = before
                 .as_ref()
-                .filter(|(other, _)| same(other))
+                .filter(|(other, _)| numbered && same(other))
                 .map(|(_, count)| *count);
-            let mut row = totals.row();
             row.added = previous.and_then(|count| {
                 i64::try_from(i128::from(row.reordered) - i128::from(count)).ok()
             });
@@ -258,7 +261,9 @@ impl Reorder {
             );
             row.retransmissions_known = key.numbering != Numbering::TcpSequence
                 || known.contains(&(key.version, key.source));
-            before = Some((key, row.reordered));
+            if numbered {
+                before = Some((key, row.reordered));
+            }
             taps.push(row);
         }
         let mut problems = Vec::new();

@@ -46,7 +46,8 @@ pub(super) fn added(facts: &Facts<'_>) -> Option<Moved> {
     let rows = facts.outputs.reordering.taps.iter();
     let row = rows
         .filter(|row| row.tap == Tap::OuterRx.name() && row.namespace == *receiver)
-        .max_by_key(|row| row.packets)?;
+        .max_by_key(|row| row.packets)
+        .filter(|row| row.packets > 0)?;
     let added = row.added.unwrap_or(0);
     let bound = bounds::REORDERED * row.packets as f64;
     let sender = &facts.way.as_ref()?.sender;
