@@ -50,7 +50,7 @@ impl Pcap {
     /// Bytes to look at for a whole record, as far as its header tells.
     pub(super) fn needed(&self, bytes: &[u8]) -> usize {
         let captured = self.fields(bytes).map_or(0, |fields| fields.captured);
-        self.record_header + captured.min(PACKET_MAX) as usize
+        self.record_header + captured.min(self.largest()) as usize
     }
 
     /// The record at the beginning of `bytes`, which are all there is if they are fewer than
@@ -108,7 +108,7 @@ impl Pcap {
 
     /// Bytes that [`Pcap::resumes`] may have to look at.
     pub(super) fn resume_window(&self) -> usize {
-        2 * self.record_header + PACKET_MAX as usize
+        2 * self.record_header + self.largest() as usize
     }
 
     fn fields(&self, bytes: &[u8]) -> Option<Fields> {
@@ -129,6 +129,11 @@ impl Pcap {
         })
     }
 
+    /// Bytes of the largest packet that is plausible.
+    fn largest(&self) -> u32 {
+        PACKET_MAX.max(self.snap_length.min(1 << 20))
+    }
+
     fn plausible(&self, fields: &Fields) -> bool {
         let fraction_max = if self.nanoseconds {
             1_000_000_000
@@ -136,7 +141,7 @@ impl Pcap {
             1_000_000
         };
         fields.fraction < fraction_max
-            && fields.captured <= PACKET_MAX.max(self.snap_length.min(1 << 20))
+            && fields.captured <= self.largest()
             && fields.original <= 1 << 24
     }
 }

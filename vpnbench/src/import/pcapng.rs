@@ -21,6 +21,8 @@ const ORDER: u32 = 0x1a2b_3c4d;
 const BLOCK_MAX: u32 = 16 << 20;
 /// Interfaces of a file beyond which packets are not told apart.
 const INTERFACES_MAX: usize = 1 << 16;
+/// More lost packets than this are damage; sums over interfaces and files must fit.
+const DROPPED_MAX: u64 = 1 << 40;
 
 /// State of a pcapng file.
 #[derive(Debug, Default)]
@@ -132,7 +134,7 @@ impl PcapNg {
             }
             Block::SectionHeader(_) => self.base = self.interfaces.len(),
             Block::InterfaceDescription(one) if self.interfaces.len() < INTERFACES_MAX => {
-                self.interfaces.push(interface(&one));
+                self.interfaces.push(interface(&one, self.big_endian));
                 self.dropped.push(0);
             }
             Block::InterfaceStatistics(one) => self.statistics(&one),
@@ -202,14 +204,12 @@ impl PcapNg {
 
     fn statistics(&mut self, block: &InterfaceStatisticsBlock<'_>) {
         let count = |code: u16| {
-            let option = block
-                .options
-                .iter()
-                .find(|option| option.code == OptionCode(code))?;
-            Some(self.long(option))
+            let mut options = block.options.iter();
+            self.long(options.find(|option| option.code == OptionCode(code))?)
         };
         // isb_ifdrop and isb_osdrop.
-        let dropped = count(5).flatten().unwrap_or(0) + count(7).flatten().unwrap_or(0);
+        let dropped = count(5).unwrap_or(0).saturating_add(count(7).unwrap_or(0));
+        let dropped = dropped.min(DROPPED_MAX);
         if let Some(sum) = self.dropped.get_mut(self.base + block.if_id as usize) {
             *sum = (*sum).max(dropped);
         }
@@ -262,7 +262,7 @@ fn order(bytes: &[u8]) -> Option<bool> {
     }
 }
 
-fn interface(block: &InterfaceDescriptionBlock<'_>) -> Interface {
+fn interface(block: &InterfaceDescriptionBlock<'_>, big_endian: bool) -> Interface {
     let name = block.if_name().and_then(Result::ok);
     let four = block.if_ipv4addr().and_then(Result::ok);
     let four = four
@@ -279,8 +279,13 @@ fn interface(block: &InterfaceDescriptionBlock<'_>) -> Interface {
         snap_length: block.snaplen,
         name: name.map(|name| name.trim_end_matches('\0').to_owned()),
         addresses: four.chain(six).collect(),
-        ticks_per_s: block.ts_resolution().unwrap_or(0),
-        offset_s: block.if_tsoffset,
+        ticks_per_s: ticks_per_s(block.if_tsresol),
+        // The library reads it as little-endian in any section.
+        offset_s: if big_endian {
+            block.if_tsoffset.swap_bytes()
+        } else {
+            block.if_tsoffset
+        },
     }
 }
 
@@ -293,4 +298,73 @@ fn time(interface: &Interface, high: u32, low: u32) -> Option<u64> {
         rate => u64::try_from(u128::from(ticks) * 1_000_000_000 / u128::from(rate)).ok()?,
     };
     ns.checked_add_signed(interface.offset_s.checked_mul(1_000_000_000)?)
+        .filter(|ns| i64::try_from(*ns).is_ok())
+}
+
+/// `if_tsresol`: 10^n, or 2^n with the highest bit set; 0 for what does not fit. The library's own
+/// function knows no powers of two.
+fn ticks_per_s(resolution: u8) -> u64 {
+    let base: u64 = if resolution & 0x80 == 0 { 10 } else { 2 };
+    base.checked_pow(u32::from(resolution & 0x7f)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An interface in a section of either byte order: 2^20 ticks per second, 5 s behind.
+    fn described(big_endian: bool) -> Interface {
+        let word = |value: u32| match big_endian {
+            true => value.to_be_bytes(),
+            false => value.to_le_bytes(),
+        };
+        let half = |value: u16| match big_endian {
+            true => value.to_be_bytes(),
+            false => value.to_le_bytes(),
+        };
+        let mut block = [word(INTERFACE), word(44)].concat();
+        block.extend([half(1), half(0)].concat());
+        block.extend(word(65_535));
+        // if_tsresol and if_tsoffset.
+        block.extend([half(9), half(1)].concat());
+        block.extend([0x80 | 20, 0, 0, 0]);
+        block.extend([half(14), half(8)].concat());
+        let offset = 5u64;
+        block.extend(match big_endian {
+            true => offset.to_be_bytes(),
+            false => offset.to_le_bytes(),
+        });
+        block.extend(word(0));
+        block.extend(word(44));
+        let parsed = match big_endian {
+            true => parse_block_be(&block),
+            false => parse_block_le(&block),
+        };
+        match parsed {
+            Ok((_, Block::InterfaceDescription(one))) => interface(&one, big_endian),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn clocks_tick_as_their_interface_says_in_either_byte_order() {
+        for big_endian in [false, true] {
+            let one = described(big_endian);
+            assert_eq!((one.ticks_per_s, one.offset_s), (1 << 20, 5));
+            assert_eq!(time(&one, 0, 3 << 19), Some(6_500_000_000));
+        }
+        assert_eq!(ticks_per_s(6), 1_000_000);
+        assert_eq!(ticks_per_s(9), 1_000_000_000);
+        assert_eq!([ticks_per_s(0xff), ticks_per_s(20)], [0, 0]);
+    }
+
+    #[test]
+    fn times_that_no_clock_has_are_none() {
+        let one = Interface {
+            ticks_per_s: 1_000_000_000,
+            offset_s: 0,
+            ..described(false)
+        };
+        assert_eq!(time(&one, u32::MAX, u32::MAX), None);
+    }
 }

@@ -207,7 +207,12 @@ pub(super) fn starts(all: Vec<Start>) -> Start {
         }
         joined.drop_reasons.extend(next.drop_reasons);
         joined.keep_payload = joined.keep_payload.min(next.keep_payload);
-        joined.clock.monotonic_ns = joined.clock.monotonic_ns.min(next.clock.monotonic_ns);
+        // The earliest start counts, as one moment on all clocks of the first recording.
+        let now = joined.clock.monotonic_ns;
+        let earlier = now.saturating_sub(next.clock.monotonic_ns);
+        joined.clock.monotonic_ns -= earlier;
+        joined.clock.realtime_ns = joined.clock.realtime_ns.saturating_sub(earlier);
+        joined.clock.boottime_ns = joined.clock.boottime_ns.saturating_sub(earlier);
         add(&mut joined.environment, next.environment);
     }
     joined.host.hostname = hosts.join(", ");
