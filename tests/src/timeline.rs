@@ -448,13 +448,7 @@ impl Timeline {
         let mut analyses = Analyses::new(reader.start());
         let summary = reader.for_each(|event| analyses.observe(&event))?;
         anyhow::ensure!(summary.problems.is_empty(), "{:?}", summary.problems);
-        let context = Context::new(
-            &summary.start,
-            summary.end.as_ref(),
-            &summary.changes,
-            &summary.symbols,
-            &summary.lost,
-        );
+        let context = Context::of(&summary);
         let (outputs, problems) = analyses.finish(&context);
         Ok(report::build(
             &context,

@@ -17,15 +17,14 @@ mod tshark;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
-use vpnbench_tests::trials::Trials;
+use libtest_mimic::Arguments;
+use vpnbench_tests::trials::{Trials, trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials = Trials::new(&arguments);
     let mut add = |name: &str, case: fn() -> anyhow::Result<()>, missing: Option<&str>| {
-        let run = move || case().map_err(|error| format!("{error:#}").into());
-        trials.add(Trial::test(name, run), missing);
+        trials.add(trial(name, case), missing);
     };
     add("every_format_and_link_layer", formats::every_format, None);
     add("gzip_and_zstd", formats::packed, None);
@@ -67,9 +66,7 @@ fn main() -> ExitCode {
         missing.as_deref(),
     );
     trials.add_on_demand(
-        Trial::test("ten_thousand_damaged_files", || {
-            damage::many().map_err(|error| format!("{error:#}").into())
-        }),
+        trial("ten_thousand_damaged_files", damage::many),
         "ten times the files of the default run",
         None,
     );

@@ -41,8 +41,8 @@ use std::collections::BTreeMap;
 
 use vpnbench_common::catalog::ProbeId;
 
-use crate::trace::Event;
 use crate::trace::model::{Change, End, Namespace, Start, Symbols};
+use crate::trace::{Event, Summary};
 
 pub use books::Reconciliation;
 pub use problem::{Problem, Severity};
@@ -63,6 +63,18 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
+    /// The parts of a recording that was read.
+    #[must_use]
+    pub fn of(summary: &'a Summary) -> Self {
+        Context::new(
+            &summary.start,
+            summary.end.as_ref(),
+            &summary.changes,
+            &summary.symbols,
+            &summary.lost,
+        )
+    }
+
     /// The parts of a trace that are not events.
     #[must_use]
     pub fn new(

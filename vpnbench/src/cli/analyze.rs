@@ -57,10 +57,9 @@ fn apart(plan: &Plan) -> Result<Option<Vec<Recording>>, Failure> {
 /// All files with one clock.
 fn together(plan: &Plan) -> Result<Report, Failure> {
     let import = begin(plan)?;
-    let start = import.start().clone();
-    let mut analyses = Analyses::new(&start);
+    let mut analyses = Analyses::new(import.start());
     let summary = import.for_each(|event| analyses.observe(&event))?;
-    Ok(conclude(&start, analyses, summary, &Given::default()))
+    Ok(conclude(analyses, summary, &Given::default()))
 }
 
 /// The files and where they were captured.

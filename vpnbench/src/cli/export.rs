@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::args::{ExportArgs, ExportFormat};
+use super::offline::conclude;
 use super::output::Output;
 use super::values::Destination;
 use super::{ExitStatus, Failure};
-use crate::analysis::Context;
+use crate::analysis::{Analyses, Context};
+use crate::explain::Given;
 use crate::export::{Names, lines, packets::Packets, tables::Tables};
 use crate::trace::{Event, Reader, Summary};
 
@@ -20,13 +22,7 @@ pub(super) fn run(args: &ExportArgs, output: &mut Output) -> Result<ExitStatus, 
         return Err(Failure::new(ExitStatus::Usage, error, hint));
     }
     let summary = Reader::open(&args.trace)?.for_each(|_| ())?;
-    let context = Context::new(
-        &summary.start,
-        summary.end.as_ref(),
-        &summary.changes,
-        &summary.symbols,
-        &summary.lost,
-    );
+    let context = Context::of(&summary);
     let names = Names::new(&context);
     match args.to {
         ExportFormat::Parquet => tables(args, &summary, &names)?,
@@ -76,12 +72,16 @@ fn tables(args: &ExportArgs, summary: &Summary, names: &Names) -> Result<(), Fai
         return Err(Failure::new(ExitStatus::Usage, error, hint));
     };
     let mut tables = Tables::create(folder, &summary.start)?;
+    let mut analyses = Analyses::new(&summary.start);
     let mut failed = None;
-    Reader::open(&args.trace)?.for_each(|event| match tables.add(&event, names) {
-        Ok(()) => std::ops::ControlFlow::Continue(()),
-        Err(error) => {
-            failed = Some(error);
-            std::ops::ControlFlow::Break(())
+    let read = Reader::open(&args.trace)?.for_each(|event| {
+        analyses.observe(&event);
+        match tables.add(&event, names) {
+            Ok(()) => std::ops::ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                std::ops::ControlFlow::Break(())
+            }
         }
     })?;
     if let Some(error) = failed {
@@ -89,7 +89,7 @@ fn tables(args: &ExportArgs, summary: &Summary, names: &Names) -> Result<(), Fai
     }
     let report: PathBuf = tables.folder().join("report.json");
     tables.finish()?;
-    let found = super::offline::analyse(&args.trace)?;
+    let found = conclude(analyses, read, &Given::default());
     let text = serde_json::to_vec(&found)?;
     std::fs::write(&report, text).with_context(|| format!("cannot write {}", report.display()))?;
     Ok(())

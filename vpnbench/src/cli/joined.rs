@@ -69,10 +69,9 @@ pub(super) fn by_host(plan: &Plan) -> Vec<Recording> {
 /// Joins recordings and analyses them.
 pub(super) fn join(recordings: Vec<Recording>) -> Result<Report, Failure> {
     let joined = Joined::new(recordings)?;
-    let start = joined.start().clone();
-    let mut analyses = Analyses::new(&start);
+    let mut analyses = Analyses::new(joined.start());
     let summary = joined.for_each(|event| analyses.observe(&event))?;
-    let mut report = conclude(&start, analyses, summary, &Given::default());
+    let mut report = conclude(analyses, summary, &Given::default());
     own_numbers(&mut report);
     Ok(report)
 }

@@ -15,7 +15,6 @@ use crate::analysis::{Analyses, Context, Problem, Severity};
 use crate::explain::{self, Given, Verdict};
 use crate::report::table::Screen;
 use crate::report::{self, Recording, Report};
-use crate::trace::model::Start;
 use crate::trace::{self, Reader, Summary};
 
 /// `vpnbench report`
@@ -95,26 +94,14 @@ pub(super) fn analyse(path: &Path) -> anyhow::Result<Report> {
 /// The same, with what the caller knows about the run.
 pub(super) fn analyse_given(path: &Path, given: &Given) -> anyhow::Result<Report> {
     let reader = Reader::open(path)?;
-    let start = reader.start().clone();
-    let mut analyses = Analyses::new(&start);
+    let mut analyses = Analyses::new(reader.start());
     let summary = reader.for_each(|event| analyses.observe(&event))?;
-    Ok(conclude(&start, analyses, summary, given))
+    Ok(conclude(analyses, summary, given))
 }
 
 /// Ends the analyses of a recording that was read and composes its report.
-pub(super) fn conclude(
-    start: &Start,
-    analyses: Analyses,
-    summary: Summary,
-    given: &Given,
-) -> Report {
-    let context = Context::new(
-        start,
-        summary.end.as_ref(),
-        &summary.changes,
-        &summary.symbols,
-        &summary.lost,
-    );
+pub(super) fn conclude(analyses: Analyses, summary: Summary, given: &Given) -> Report {
+    let context = Context::of(&summary);
     let problems = summary.problems.iter().map(|problem| Problem {
         severity: match problem.severity {
             trace::Severity::Info => Severity::Info,

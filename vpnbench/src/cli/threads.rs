@@ -88,20 +88,13 @@ fn rules(path: Option<&Path>) -> Result<Rules, Failure> {
 /// The stack samples of a trace.
 fn samples(trace: &Path, rules: &Rules) -> anyhow::Result<stacks::Output> {
     let reader = Reader::open(trace)?;
-    let start = reader.start().clone();
     let mut stacks = Stacks::default();
     let summary = reader.for_each(|event| stacks.observe(&event))?;
     anyhow::ensure!(
         !stacks.is_empty(),
         "there are no stack samples in it: record with --stacks"
     );
-    let context = Context::new(
-        &start,
-        summary.end.as_ref(),
-        &summary.changes,
-        &summary.symbols,
-        &summary.lost,
-    );
+    let context = Context::of(&summary);
     Ok(stacks.finish(&context, rules).0)
 }
 

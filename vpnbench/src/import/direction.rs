@@ -345,27 +345,32 @@ impl Near {
         leaves
     }
 
-    /// Whether a packet leaves the host.
-    pub(super) fn leaves(&mut self, item: &Item) -> bool {
-        if let Some(outgoing) = item.outgoing {
-            return outgoing;
+    /// Whether a packet leaves the host; `None` where that would be an assumption.
+    pub(super) fn known(&self, item: &Item) -> Option<bool> {
+        if item.outgoing.is_some() {
+            return item.outgoing;
         }
         let (from, to) = ends(&item.packet);
-        let of = |address: &Address| self.scores.get(address).copied();
-        match (of(&from), of(&to)) {
-            (Some(from), Some(to)) => from >= to,
-            (Some(_), None) => true,
-            (None, Some(_)) => false,
-            (None, None) if is_group(&item.packet) => false,
-            (None, None) => {
-                self.unsure += 1;
-                let pair = (from.min(to), from.max(to));
-                if self.assumed.len() >= ASSUMED_MAX && !self.assumed.contains_key(&pair) {
-                    return true;
-                }
-                *self.assumed.entry(pair).or_insert(from) == from
-            }
+        match (self.scores.get(&from), self.scores.get(&to)) {
+            (Some(from), Some(to)) => Some(from >= to),
+            (Some(_), None) => Some(true),
+            (None, Some(_)) => Some(false),
+            (None, None) => is_group(&item.packet).then_some(false),
         }
+    }
+
+    /// Whether a packet leaves the host.
+    pub(super) fn leaves(&mut self, item: &Item) -> bool {
+        if let Some(leaves) = self.known(item) {
+            return leaves;
+        }
+        self.unsure += 1;
+        let (from, to) = ends(&item.packet);
+        let pair = (from.min(to), from.max(to));
+        if self.assumed.len() >= ASSUMED_MAX && !self.assumed.contains_key(&pair) {
+            return true;
+        }
+        *self.assumed.entry(pair).or_insert(from) == from
     }
 }
 

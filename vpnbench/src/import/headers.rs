@@ -3,7 +3,7 @@
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, TcpOptionElement};
 use vpnbench_common::event::{self, packet_flags};
 
-use super::link::{Frame, IP4, IP6};
+use super::link::{Frame, IP4, IP6, half};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -40,10 +40,6 @@ pub(super) struct Headers<'a> {
     pub(super) partial: bool,
     /// What was kept of the transport payload.
     pub(super) payload: &'a [u8],
-}
-
-fn half(data: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(data.get(at..at + 2)?.try_into().ok()?))
 }
 
 /// The transport part of a packet.

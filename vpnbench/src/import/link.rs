@@ -118,7 +118,7 @@ pub(super) fn frame(link: u32, data: &[u8]) -> Option<Frame<'_>> {
     }
 }
 
-fn half(data: &[u8], at: usize) -> Option<u16> {
+pub(super) fn half(data: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(data.get(at..at + 2)?.try_into().ok()?))
 }
 

@@ -43,8 +43,8 @@ pub(super) fn survey(
         }
     }
     crossed(inputs, places, &mut evidence);
-    let mut nears: Vec<Near> = evidence.iter().map(Evidence::settle).collect();
-    carried(inputs, places, &mut evidence, &mut nears);
+    let nears: Vec<Near> = evidence.iter().map(Evidence::settle).collect();
+    carried(inputs, places, &mut evidence, &nears);
     let nears: Vec<Near> = evidence.iter().map(Evidence::settle).collect();
     // An address is near on one host only.
     for (host, near) in nears.iter().enumerate() {
@@ -162,8 +162,8 @@ fn crossed(inputs: &[Input], places: &mut Places, evidence: &mut [Evidence]) {
 }
 
 /// Outer packets beside the inner ones that they carry.
-fn carried(inputs: &[Input], places: &mut Places, evidence: &mut [Evidence], nears: &mut [Near]) {
-    for (host, near) in nears.iter_mut().enumerate() {
+fn carried(inputs: &[Input], places: &mut Places, evidence: &mut [Evidence], nears: &[Near]) {
+    for (host, near) in nears.iter().enumerate() {
         let mut inner = Vec::new();
         let mut outer: Vec<&Item> = Vec::new();
         for (number, input) in inputs.iter().enumerate().filter(|one| one.1.host == host) {
@@ -172,13 +172,7 @@ fn carried(inputs: &[Input], places: &mut Places, evidence: &mut [Evidence], nea
                 let found = places.find(number, host, input.place, item.device, file);
                 if found.role == Role::Outer {
                     outer.push(item);
-                    continue;
-                }
-                let unsure = near.unsure;
-                let leaves = near.leaves(item);
-                if near.unsure > unsure {
-                    near.unsure = unsure;
-                } else {
+                } else if let Some(leaves) = near.known(item) {
                     let length = item.packet.len - u32::from(item.packet.l2_len);
                     inner.push((item.time_ns, length, leaves));
                 }

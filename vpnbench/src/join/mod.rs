@@ -13,8 +13,6 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use vpnbench_common::catalog::kind_row;
-
 use crate::import::{Import, ImportError, Plan};
 use crate::trace::model::Start;
 use crate::trace::{Code, Event, Input, Problem, Reader, Summary, TraceError};
@@ -287,15 +285,10 @@ impl Queue {
         self.batch.get(self.at).copied()
     }
 
-    fn take(&mut self) -> &[u64] {
-        let from = self.at;
-        let kind = self
-            .batch
-            .get(from + 1)
-            .map_or(0, |word| (*word >> 48) as u8);
-        let words = kind_row(kind).map_or(2, |row| row.size / 8);
-        self.at += words;
-        self.batch.get(from..self.at).unwrap_or_default()
+    fn take(&mut self) -> Option<Event<'_>> {
+        let event = Event::first(self.batch.get(self.at..)?);
+        self.at += event.map_or(2, |event| event.bytes().len() / 8);
+        event
     }
 }
 
@@ -310,7 +303,7 @@ fn merge(queues: &mut [Queue], receive: &mut impl FnMut(Event<'_>)) {
             }
         }
         let Some((_, number)) = first else { return };
-        if let Some(event) = Event::from_record(queues[number].take()) {
+        if let Some(event) = queues[number].take() {
             receive(event);
         }
     }

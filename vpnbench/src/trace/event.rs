@@ -60,7 +60,14 @@ events! {
     Syscall, IoUring, Switch, Wakeup, Softirq, Task, Sample, Payload,
 }
 
-impl Event<'_> {
+impl<'a> Event<'a> {
+    /// The event at the front of records one behind another; `None` if its kind is unknown.
+    #[inline]
+    pub(crate) fn first(records: &'a [u64]) -> Option<Self> {
+        let size = Event::words_of((*records.get(1)? >> 48) as u8);
+        Event::from_record(records.get(..size)?)
+    }
+
     /// `CLOCK_MONOTONIC` in ns.
     #[must_use]
     pub fn time_ns(&self) -> u64 {

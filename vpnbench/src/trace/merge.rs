@@ -126,7 +126,7 @@ impl Merge {
             let event = chunk
                 .records
                 .get(entry.offset as usize..)
-                .and_then(first_event);
+                .and_then(Event::first);
             if event.is_some_and(|event| !deliver(event)) {
                 return false;
             }
@@ -135,13 +135,6 @@ impl Merge {
         self.sorted = self.entries.len();
         true
     }
-}
-
-/// The record at the front of decoded records.
-#[inline]
-fn first_event(records: &[u64]) -> Option<Event<'_>> {
-    let size = Event::words_of((*records.get(1)? >> 48) as u8);
-    Event::from_record(records.get(..size)?)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! tcp_recovery.c, tcp_timer.c); docs/captures.md has them with their limits.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// `TCP_CA_Open` .. `TCP_CA_Loss` (include/net/tcp.h)
 pub(super) const OPEN: u8 = 0;
@@ -200,7 +201,7 @@ impl Sender {
         conclusion.ca_state = self.ca_state;
         self.by_timer = conclusion.cause == Cause::RackTimer;
         self.mark_resent(now, start, end);
-        self.resent_segments += segments;
+        self.resent_segments = self.resent_segments.saturating_add(segments);
         self.last_sent = now;
         conclusion
     }
@@ -286,18 +287,22 @@ impl Sender {
         self.sacked_bytes > 0 || self.repeated_acks > 0 || self.ca_state >= RECOVERY
     }
 
-    fn mark_resent(&mut self, now: u64, start: u64, end: u64) {
+    /// Cuts units at both ends of a range; which ones are inside.
+    fn cut(&mut self, start: u64, end: u64) -> Range<usize> {
         let first = self.units.partition_point(|unit| unit.end <= start);
         self.split(first, start);
         let first = self.units.partition_point(|unit| unit.end <= start);
         let last = self.units.partition_point(|unit| unit.start < end);
-        if last > 0 {
+        if last > first {
             self.split(last - 1, end);
         }
-        for unit in self.units.range_mut(first..last.min(self.units.len())) {
-            if unit.start >= start && unit.end <= end {
-                (unit.sent, unit.resent) = (now, true);
-            }
+        first.min(last)..last
+    }
+
+    fn mark_resent(&mut self, now: u64, start: u64, end: u64) {
+        let inside = self.cut(start, end);
+        for unit in self.units.range_mut(inside) {
+            (unit.sent, unit.resent) = (now, true);
         }
     }
 
@@ -395,20 +400,12 @@ impl Sender {
     }
 
     fn sack(&mut self, now: u64, start: u64, end: u64, sample: &mut Option<u64>) -> bool {
-        let first = self.units.partition_point(|unit| unit.end <= start);
-        self.split(first, start);
-        let first = self.units.partition_point(|unit| unit.end <= start);
-        let last = self.units.partition_point(|unit| unit.start < end);
-        if last > first {
-            self.split(last - 1, end);
-        }
-        let last = self.units.partition_point(|unit| unit.start < end);
         let mut newly = false;
-        for index in first.min(last)..last {
+        for index in self.cut(start, end) {
             let Some(unit) = self.units.get_mut(index) else {
                 break;
             };
-            if unit.sacked || unit.end > end || unit.start < start {
+            if unit.sacked {
                 continue;
             }
             unit.sacked = true;
