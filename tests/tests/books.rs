@@ -22,6 +22,10 @@ mod overflow;
 mod path;
 #[path = "books/run.rs"]
 mod run;
+#[path = "books/stream.rs"]
+mod stream;
+#[path = "books/table.rs"]
+mod table;
 #[path = "books/tcp.rs"]
 mod tcp;
 
@@ -47,10 +51,14 @@ const CASES: &[Case] = &[
     ("duplicates", IPERF, faults::duplicates),
     ("size_limit", IPERF, faults::size_limit),
     ("delay_in_the_daemon", &[TUN, "ping"], faults::delay),
+    ("delay_on_the_wire", &[TUN, "ping"], path::delay),
+    ("queue_in_the_daemon", IPERF, overflow::daemon_queue),
     ("small_tun_queue", IPERF, overflow::tun_queue),
     ("small_socket_buffer", IPERF, overflow::socket_buffer),
     ("loss_and_copies_on_the_wire", IPERF, path::loss),
     ("loss_of_cut_batches_on_the_wire", IPERF, path::cut_batches),
+    ("bytes_of_a_tcp_stream", IPERF, stream::tcp),
+    ("bytes_of_a_quic_stream", IPERF, stream::quic),
     ("retransmissions_at_medium", IPERF, tcp::medium),
     ("retransmissions_at_low_and_high", IPERF, tcp::low_and_high),
     ("reordering_as_tshark_sees_it", CAPTURE, capture::reordering),
@@ -62,9 +70,17 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = Trials::new(&arguments);
     for &(name, needs, body) in CASES {
-        trials.add_as_root(name, needs, body);
+        trials.add_as_root(name, needs, move || {
+            table::case(name);
+            body()
+        });
     }
-    libtest_mimic::run(&arguments, trials.finish()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials.finish());
+    if let Err(error) = table::write() {
+        say(&format!("the page was not written: {error}"));
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
 }
 
 /// Says what a case found; shown with `--nocapture`.

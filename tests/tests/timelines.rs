@@ -340,3 +340,26 @@ fn what_no_program_saw_is_explained_by_the_sockets_own_count() {
         (Some(3), Some(2), Some(false))
     );
 }
+
+/// Fragments are counted at the outer taps, and what became of them by the kernel.
+#[test]
+fn fragments_stand_beside_what_became_of_them() {
+    let found = report(
+        "outer eth0
+        counter IpReasmFails 3
+        counter IpReasmTimeout 1
+        counter IpReasmOKs 5
+        counter IpFragFails 2
+        0.001 packet tap=outer.queue dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 udp len=1514 payload=1472 frag=8192 id=7 skb=1
+        0.001 packet tap=outer.queue dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 udp len=134 payload=100 frag=185 id=7 skb=2
+        0.002 packet tap=outer.queue dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 udp len=134 payload=100 id=8 skb=3
+        0.003 packet tap=outer.rx dev=eth0 flow=10.0.0.2:9>10.0.0.1:1 udp len=1514 payload=1472 frag=8192 id=9 skb=4",
+    );
+    let ledger = found.ledger.as_ref().unwrap();
+    let row = ledger.fragments.first().unwrap();
+    assert_eq!((row.sent, row.received), (2, 1));
+    assert_eq!(row.reassemblies_failed, Some(3));
+    assert_eq!(row.reassemblies_timed_out, Some(1));
+    assert_eq!(row.reassembled, Some(5));
+    assert_eq!(row.fragmentation_failed, Some(2));
+}

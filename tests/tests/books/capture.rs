@@ -7,11 +7,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use vpnbench::lab::tunnel::truth::{Fate, Way};
 use vpnbench_tests::machine::runs_of;
 use vpnbench_tests::netns::wait_for;
 
-use crate::run::Run;
+use crate::run::{End, Run};
 
+/// Port of iperf3's server.
+const PORT: u16 = 5201;
+/// Protocol number of UDP.
+const UDP: u8 = 17;
 /// Longest wait for a program or a device.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -19,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Capture {
     child: Child,
     path: PathBuf,
+    log: PathBuf,
     _folder: tempfile::TempDir,
 }
 
@@ -55,7 +61,9 @@ fn capture(lab: u32) -> Result<Capture> {
         .args([
             "netns", "exec", &netns, "tcpdump", "-i", &device, "-Z", "root", "-B", "65536",
         ])
-        .args(["-n", "--immediate-mode", "-U", "-w"])
+        // In this mode each packet takes the room of the longest: with the default of 256 KiB a tcpdump that
+        // waits 0.1 s for a core loses packets.
+        .args(["-s", "128", "-n", "--immediate-mode", "-U", "-w"])
         .arg(&path)
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(&log)?)
@@ -63,6 +71,7 @@ fn capture(lab: u32) -> Result<Capture> {
     let capture = Capture {
         child,
         path,
+        log: log.clone(),
         _folder: folder,
     };
     let listens = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("listening on"));
@@ -71,10 +80,16 @@ fn capture(lab: u32) -> Result<Capture> {
 }
 
 /// The IP identifications of the datagrams to iperf3's server, by port of the client, in the order of
-/// arrival. Repeated ones are left out.
-fn flows(capture: &mut Capture) -> Result<Vec<Vec<i64>>> {
+/// arrival. Repeated ones are left out, and what was captured before or after the recording: the capture
+/// lasts as long as the device.
+fn flows(capture: &mut Capture, recorded: (u64, u64)) -> Result<Vec<Vec<i64>>> {
     let ended = wait_for(PATIENCE, || matches!(capture.child.try_wait(), Ok(Some(_))));
     ensure!(ended, "tcpdump does not end");
+    let said = std::fs::read_to_string(&capture.log)?;
+    ensure!(
+        said.contains("\n0 packets dropped by kernel"),
+        "the capture is not complete: {said}"
+    );
     let mut tshark = Command::new("tshark");
     tshark
         .arg("-r")
@@ -89,17 +104,46 @@ fn flows(capture: &mut Capture) -> Result<Vec<Vec<i64>>> {
         "udp.srcport",
         "-e",
         "ip.id",
+        "-e",
+        "frame.time_epoch",
     ]);
     let output = tshark.stderr(Stdio::null()).output()?;
     ensure!(output.status.success(), "tshark: {}", output.status);
     let mut flows: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
     for line in String::from_utf8(output.stdout)?.lines() {
-        let (port, id) = line.split_once(',').context("two fields")?;
+        let mut fields = line.split(',');
+        let mut field = || fields.next().context("three fields");
+        let (port, id, time) = (field()?, field()?, field()?);
+        if !(recorded.0..=recorded.1).contains(&nanoseconds(time)?) {
+            continue;
+        }
         let id = u32::from_str_radix(id.trim_start_matches("0x"), 16)?;
         flows.entry(port.parse()?).or_default().push(id);
     }
     let flows = flows.into_values();
     Ok(flows.map(|numbers| continued(&numbers)).collect())
+}
+
+/// The same from the log of the daemon that wrote them to the device.
+fn logged(run: &Run) -> Result<Vec<Vec<i64>>> {
+    let mut lines = run.truth(End::B, Way::Receive)?;
+    lines.retain(|line| line.fate == Fate::Carried);
+    lines.sort_by_key(|line| line.ns);
+    let mut flows: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
+    for inner in lines.iter().filter_map(|line| line.inner.as_ref()) {
+        let of_udp = inner.protocol == UDP && inner.destination_port == Some(PORT);
+        if let (true, Some(port), Some(id)) = (of_udp, inner.source_port, inner.ip_id) {
+            flows.entry(port).or_default().push(u32::from(id));
+        }
+    }
+    let flows = flows.into_values();
+    Ok(flows.map(|numbers| continued(&numbers)).collect())
+}
+
+/// Seconds with their fraction, in ns.
+fn nanoseconds(seconds: &str) -> Result<u64> {
+    let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
+    Ok(format!("{whole}{fraction:0<9.9}").parse()?)
 }
 
 /// Continues numbers that wrap, and leaves out those that came before.
@@ -159,7 +203,8 @@ pub(crate) fn reordering() -> Result<()> {
          [benchmark]\nname = \"udp\"\nduration = \"1s\"\nrate_bps = 10000000\nlength = 700\n",
         capture,
     )?;
-    let truth = figures(&flows(&mut capture)?, 10);
+    let recorded = run.window_of_real_time()?;
+    let truth = figures(&flows(&mut capture, recorded)?, 10);
     let mut rows = run.report.reordering.iter();
     let row = rows
         .find(|row| {
@@ -177,7 +222,25 @@ pub(crate) fn reordering() -> Result<()> {
         largest_extent: row.extent_max.unwrap_or(0.0) as usize,
         n_reordering,
     };
-    crate::say(&format!("  {found:?}, by tshark {truth:?}"));
+    let text = |one: &Figures| {
+        format!(
+            "{} packets, {} reordered, extent {}, n-reordering {:?}",
+            one.packets, one.reordered, one.largest_extent, one.n_reordering
+        )
+    };
+    let (ours, theirs) = (text(&found), text(&truth));
+    crate::table::figure("by fields of tshark", &ours, &theirs, run.hidden);
+    let logged = figures(&logged(&run)?, 10);
+    crate::table::figure(
+        "by the receiver's own log",
+        &ours,
+        &text(&logged),
+        run.hidden,
+    );
+    ensure!(
+        run.hidden > 0 || found == logged,
+        "{row:?}, by the daemon {logged:?}"
+    );
     ensure!(truth.reordered > 20, "hardly any traffic: {truth:?}");
     if run.hidden == 0 {
         ensure!(found == truth, "{row:?}, by tshark {truth:?}");

@@ -11,9 +11,13 @@ const PLAIN: &str = "truth_log = true\ntun_gso = false\ntun_gro = false\nouter_g
                      threads = \"single\"";
 
 fn run(settings: &str) -> Result<Run> {
+    of(&format!("{PLAIN}\n{settings}"))
+}
+
+fn of(settings: &str) -> Result<Run> {
     Run::of(&format!(
         "name = \"books\"\n[wire]\nbackend = \"none\"\n[vpn]\nname = \"reference\"\n\
-         [vpn.settings]\n{PLAIN}\n{settings}\n[benchmark]\nname = \"udp\"\nduration = \"1s\"\n\
+         [vpn.settings]\n{settings}\n[benchmark]\nname = \"udp\"\nduration = \"1s\"\n\
          rate_bps = 200000000\n"
     ))
 }
@@ -52,5 +56,22 @@ pub(crate) fn socket_buffer() -> Result<()> {
     let sent = run.count(End::A, Way::Transmit, Fate::Carried)?;
     let read = run.truth(End::B, Way::Receive)?.len() as u64;
     run.lost("lost at the socket, by both daemons", stage, sent - read)?;
+    run.adds_up()
+}
+
+/// A queue between the threads of a pipeline that drops what finds it full.
+pub(crate) fn daemon_queue() -> Result<()> {
+    let run = of(
+        "truth_log = true\ntun_gso = false\nouter_gso = false\nthreads = \"pipeline\"\nworkers = 1\n\
+         queue_depth = 16\nqueue_full = \"drop\"\n\
+         [vpn.settings.faults.transmit]\nburn_crypto = \"100us\"",
+    )?;
+    let lines = run.truth(End::A, Way::Transmit)?;
+    let lost = lines.iter().filter(|line| line.fate == Fate::Lost).count() as u64;
+    ensure!(lost > 100, "the queue did not overflow: {lost}");
+    let stage = run.stage("daemon-send", End::A)?;
+    run.equal("read from the device", stage.entered, lines.len() as u64)?;
+    run.lost("lost in the daemon's queue", stage, lost)?;
+    ensure!(stage.lost_by_kernel == 0, "{stage:?}");
     run.adds_up()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use vpnbench::lab::wire::{FATE_JUMPED, FATE_SENT, TruthRecord, read_truth};
 
 use crate::run::{End, Run};
@@ -77,4 +77,26 @@ pub(crate) fn loss() -> Result<()> {
 /// lost, so there are none.
 pub(crate) fn cut_batches() -> Result<()> {
     beside_wire(&run("loss = \"2%\"", "")?)
+}
+
+/// Time on the wire beside its own log of when it took and gave each frame.
+pub(crate) fn delay() -> Result<()> {
+    let run = Run::of(
+        "name = \"books\"\n[wire]\nbackend = \"embedded\"\nunit = \"packet\"\n\
+         truth = \"wire.truth\"\ndelay = \"20ms\"\n[vpn]\nname = \"reference\"\n\
+         [benchmark]\nname = \"ping\"\ncount = 40\ninterval = \"20ms\"\n",
+    )?;
+    for end in [End::A, End::B] {
+        let mut times: Vec<i64> = records(&run, end)?
+            .iter()
+            .map(|one| one.time_out_ns - one.time_in_ns)
+            .collect();
+        times.sort_unstable();
+        let middle = times.get(times.len() / 2).context("nothing crossed")?;
+        let truth = *middle as f64 / 1000.0;
+        ensure!(truth >= 20_000.0, "the wire did not delay: {truth} us");
+        let found = run.time("wire", end)?.p50_us;
+        run.close("median on the wire", found, truth)?;
+    }
+    run.adds_up()
 }

@@ -38,7 +38,7 @@ pub(crate) enum End {
 }
 
 impl End {
-    fn letter(self) -> &'static str {
+    pub(crate) fn letter(self) -> &'static str {
         match self {
             End::A => "a",
             End::B => "b",
@@ -145,6 +145,16 @@ impl Run {
         Ok(tasks)
     }
 
+    /// First and last moment of the recording, CLOCK_REALTIME in ns.
+    pub(crate) fn window_of_real_time(&self) -> Result<(u64, u64)> {
+        let clock = Reader::open(&self.file("run.vbt"))?.start().clock;
+        let real = |monotonic: u64| {
+            let since = i128::from(monotonic) - i128::from(clock.monotonic_ns);
+            u64::try_from(i128::from(clock.realtime_ns) + since)
+        };
+        Ok((real(self.window.0)?, real(self.window.1)?))
+    }
+
     /// A file of the run's directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join("out").join(name)
@@ -185,12 +195,37 @@ impl Run {
 
     /// A ledger's figure beside the truth: equal but for what nobody could see.
     pub(crate) fn equal(&self, what: &str, found: u64, truth: u64) -> Result<()> {
-        super::say(&format!("  {what}: {found}, in truth {truth}"));
+        let [ours, theirs] = [found, truth].map(|one| one.to_string());
+        super::table::figure(what, &ours, &theirs, self.hidden);
         ensure!(
             found.abs_diff(truth) <= self.hidden,
             "{what}: {found}, in truth {truth}, hidden {}; ledger {:#?}",
             self.hidden,
             self.report.ledger
+        );
+        Ok(())
+    }
+
+    /// As [`Run::equal`], in bytes: nobody knows how many were in a hidden segment.
+    pub(crate) fn bytes(&self, what: &str, found: u64, truth: u64) -> Result<()> {
+        let [ours, theirs] = [found, truth].map(|one| one.to_string());
+        super::table::figure(what, &ours, &theirs, self.hidden);
+        ensure!(
+            found.abs_diff(truth) <= self.hidden * 1500,
+            "{what}: {found} bytes, in truth {truth}, hidden {}: {:#?}",
+            self.hidden,
+            self.report.ledger.as_ref().map(|ledger| &ledger.streams)
+        );
+        Ok(())
+    }
+
+    /// A time in us beside the truth: within 5 % or 50 us.
+    pub(crate) fn close(&self, what: &str, found: f64, truth: f64) -> Result<()> {
+        let [ours, theirs] = [found, truth].map(|one| format!("{one:.0} us"));
+        super::table::figure(what, &ours, &theirs, self.hidden);
+        ensure!(
+            (found - truth).abs() <= (0.05 * truth).max(50.0),
+            "{what}: {found} us, in truth {truth} us"
         );
         Ok(())
     }
@@ -211,7 +246,7 @@ impl Run {
         let open: u64 = ledger
             .stages
             .iter()
-            .map(|one| one.unexplained.unsigned_abs())
+            .map(|one| one.unexplained.unsigned_abs() + one.unseen)
             .sum();
         if self.hidden == 0 {
             ensure!(open == 0 && ledger.balanced == Some(true), "{ledger:#?}");
@@ -224,6 +259,7 @@ impl Run {
     /// The books of the kernel's counters.
     pub(crate) fn counters_agree(&self) -> Result<()> {
         for line in &self.report.books {
+            super::table::counter(line);
             // What is hidden is missing at the devices' taps, too; TCP's total explains itself.
             let must = self.hidden == 0 || line.counter == "TcpRetransSegs";
             ensure!(!must || line.agrees != Some(false), "{line:?}");
@@ -260,7 +296,8 @@ fn tasks_of_process_1() -> Result<BTreeSet<u32>> {
     names.collect()
 }
 
-fn begins(direction: &str, from: End) -> bool {
+/// Whether a direction begins at an end.
+pub(crate) fn begins(direction: &str, from: End) -> bool {
     let first = direction.split(" > ").next().unwrap_or_default();
     first.ends_with(&format!("-{}", from.letter()))
 }

@@ -20,6 +20,47 @@ struct Truth {
     resent: u64,
     /// Of those, with an earlier copy that the receiver's device got.
     spurious: u64,
+    /// By sender and place: whether one had arrived, in the order in which they were sent again.
+    verdicts: Verdicts,
+}
+
+/// By the sender's end, the client's port and the place in the stream.
+type Verdicts = BTreeMap<(&'static str, u16, i64), Vec<Option<bool>>>;
+
+/// What the report says of each segment that was sent again.
+fn verdicts(run: &Run) -> Result<Verdicts> {
+    let port = |end: &str| -> Result<u16> {
+        let port = end.rsplit(':').next().context("no port")?;
+        Ok(port.parse()?)
+    };
+    let mut found = Verdicts::new();
+    for flow in &run.report.tcp_flows {
+        let end = if flow.namespace.ends_with("-a") {
+            End::A
+        } else {
+            End::B
+        };
+        let client = match port(&flow.src)? {
+            PORT => port(&flow.dst)?,
+            client => client,
+        };
+        for one in &flow.resent {
+            let place = (end.letter(), client, i64::try_from(one.offset)?);
+            found.entry(place).or_default().push(one.original_arrived);
+        }
+    }
+    Ok(found)
+}
+
+/// Of the segments that both sides have and the report judged: how many, and how many alike.
+fn alike(ours: &Verdicts, truth: &Verdicts) -> (u64, u64) {
+    let both = truth.iter().filter_map(|(place, truth)| {
+        let ours = ours.get(place).filter(|ours| ours.len() == truth.len())?;
+        Some(ours.iter().zip(truth).filter(|(ours, _)| ours.is_some()))
+    });
+    both.flatten().fold((0, 0), |(all, alike), (ours, truth)| {
+        (all + 1, alike + u64::from(ours == truth))
+    })
 }
 
 /// Segments with payload by port, in the order in which the sender's device gave them.
@@ -56,7 +97,7 @@ fn direction(run: &Run, from: End, to: End, found: &mut Truth) -> Result<()> {
     let arrived = run.truth(to, Way::Receive)?;
     let arrived = arrived.iter().filter(|line| line.fate == Fate::Carried);
     let arrived: BTreeSet<u64> = arrived.filter_map(|line| line.sequence).collect();
-    for flow in flows(&run.truth(from, Way::Transmit)?).into_values() {
+    for (port, flow) in flows(&run.truth(from, Way::Transmit)?) {
         // By place of the first byte: place after the last, and whether a copy arrived.
         let mut sent: BTreeMap<i64, (i64, bool)> = BTreeMap::new();
         let first = flow.first().map_or(0, |one| one.0);
@@ -72,8 +113,11 @@ fn direction(run: &Run, from: End, to: End, found: &mut Truth) -> Result<()> {
                 .take_while(|(_, (until, _))| *until > start)
                 .peekable();
             if copies.peek().is_some() {
+                let arrived = copies.all(|(_, (_, arrived))| *arrived);
                 found.resent += 1;
-                found.spurious += u64::from(copies.all(|(_, (_, arrived))| *arrived));
+                found.spurious += u64::from(arrived);
+                let place = (from.letter(), port, start);
+                found.verdicts.entry(place).or_default().push(Some(arrived));
             }
             let entry = sent.entry(start).or_insert((end, false));
             entry.0 = entry.0.max(end);
@@ -84,6 +128,7 @@ fn direction(run: &Run, from: End, to: End, found: &mut Truth) -> Result<()> {
 }
 
 fn profile(name: &str) -> Result<()> {
+    crate::table::case(&format!("retransmissions at {name}"));
     let run = Run::of(&format!(
         "name = \"books\"\n[wire]\nprofile = \"{name}\"\nbackend = \"embedded\"\nunit = \"packet\"\n\
          [vpn]\nname = \"reference\"\n[vpn.settings]\ntruth_log = true\n\
@@ -96,21 +141,27 @@ fn profile(name: &str) -> Result<()> {
         .spurious
         .as_ref()
         .context("nothing was judged")?;
-    crate::say(&format!(
-        "  {name}: {} sent again, by the daemons {}; spurious {} of {} judged, in truth {}",
-        retransmits.total.unwrap_or(0),
-        truth.resent,
-        spurious.count,
-        spurious.judged,
-        truth.spurious
-    ));
+    let total = retransmits.total.context("no probe")?;
+    let row = |what: &str, found: u64, truth: u64| {
+        crate::table::figure(what, &found.to_string(), &truth.to_string(), run.hidden);
+    };
+    row("sent again", total, truth.resent);
+    row("of these, judged", spurious.judged, truth.resent);
+    row("of these, spurious", spurious.count, truth.spurious);
     ensure!(truth.resent > 20, "hardly anything was sent again");
     ensure!(
         spurious.evidence.original_seen.is_some(),
         "the receiver was not seen"
     );
+    let (judged, same) = alike(&verdicts(&run)?, &truth.verdicts);
+    row("of those judged one by one, as the logs say", same, judged);
+    ensure!(
+        10 * judged >= 9 * truth.resent || run.hidden > 0,
+        "{judged} of {} found in both",
+        truth.resent
+    );
+    ensure!(100 * same >= 99 * judged, "{same} of {judged} judged right");
     // What opens and closes connections carries nothing; a segment may be cut anew.
-    let total = retransmits.total.context("no probe")?;
     let tolerance = truth.resent / 100 + 2 + run.hidden;
     ensure!(
         total.abs_diff(truth.resent) <= tolerance,

@@ -87,15 +87,20 @@ impl Reconciliation {
         if self.relation == Relation::Equal {
             self.agrees = Some(explained == open);
         }
-        let words = format!("{explained} of the difference: {how}");
+        self.add_note(&format!("{explained} of the difference: {how}"))
+    }
+
+    /// Adds to what the comparison includes or leaves out.
+    #[must_use]
+    pub fn add_note(mut self, words: &str) -> Reconciliation {
         self.note = Some(match self.note {
             Some(note) => format!("{note}; {words}"),
-            None => words,
+            None => words.to_owned(),
         });
         self
     }
 
-    /// Adds what the comparison includes or leaves out.
+    /// Says what the comparison includes or leaves out, instead of what was said before.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Reconciliation {
         self.note = Some(note.into());

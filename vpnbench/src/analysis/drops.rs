@@ -13,6 +13,19 @@ use super::devices::Devices;
 use super::{Context, Problem, symbols};
 use crate::trace::Event;
 
+/// Functions that empty the queues of a socket that is closed: the packets had arrived, and nobody was
+/// left to take them. `tcp_v4_destroy_sock` frees the out-of-order tree with `skb_rbtree_purge`, without
+/// a reason; the lists go through `skb_queue_purge_reason` (net/core/skbuff.c; `skb_queue_purge` before
+/// 6.7), those of a UDP socket through `udp_destruct_common` (net/ipv4/udp.c).
+const PURGES: [&str; 7] = [
+    "skb_rbtree_purge",
+    "skb_queue_purge",
+    "skb_queue_purge_reason",
+    "__skb_queue_purge_reason",
+    "inet_sock_destruct",
+    "sk_stream_kill_queues",
+    "udp_destruct_common",
+];
 /// Distinct (device, reason, place) combinations kept.
 const KEYS_MAX: usize = 4096;
 /// `udp_fail_queue_rcv_skb` with a full receive buffer (`-ENOMEM`).
@@ -21,8 +34,8 @@ const RECEIVE_BUFFER_FULL: i32 = -12;
 /// Packets dropped for one reason at one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DropCount {
-    /// Where on the path: `tun-queue`, `tun-qdisc`, `outer-qdisc`, `socket`, `tcp`, or the role of
-    /// the device.
+    /// Where on the path: `tun-queue`, `tun-qdisc`, `outer-qdisc`, `socket`, `tcp`, `socket-close`, or the
+    /// role of the device.
     pub stage: String,
     /// Device; null where the dropped packet no longer has one.
     pub device: Option<String>,
@@ -192,6 +205,8 @@ fn row(((netns, device, stage, reason, place), count): (Named, Count)) -> DropCo
 fn stage(device_role: u32, reason: &str, place: Option<&str>) -> &'static str {
     let tunnel = device_role == role::TUNNEL;
     match (reason, place) {
+        ("QUEUE_PURGE", _) => "socket-close",
+        (_, Some(place)) if PURGES.contains(&place) => "socket-close",
         ("FULL_RING", _) | (_, Some("tun_net_xmit")) if tunnel => "tun-queue",
         (reason, _) if reason.starts_with("QDISC_") && tunnel => "tun-qdisc",
         (reason, _) if reason.starts_with("QDISC_") => "outer-qdisc",
@@ -224,5 +239,10 @@ mod tests {
             "tcp"
         );
         assert_eq!(stage(role::NONE, "NOT_SPECIFIED", None), "host");
+        for place in ["skb_rbtree_purge", "udp_destruct_common"] {
+            let found = stage(role::OUTER, "NOT_SPECIFIED", Some(place));
+            assert_eq!(found, "socket-close", "{place}");
+        }
+        assert_eq!(stage(role::NONE, "QUEUE_PURGE", None), "socket-close");
     }
 }

@@ -25,6 +25,9 @@ use crate::trace::model::{Link, LinkCounters, TunnelKind, WatchedDevice};
 /// `IFF_NAPI | IFF_NAPI_FRAGS` (include/uapi/linux/if_tun.h).
 const TUN_NAPI: u32 = 0x0010 | 0x0020;
 
+const UNSETTLED: &str = "the counter grew by as much between its readings before and after watching \
+    began or ended";
+
 /// What passed a tap of a device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Seen {
@@ -132,6 +135,7 @@ pub fn join(
             context,
             interface: &interface,
             link: before.or(after),
+            unsettled: [before, after].map(|link| link.and_then(|link| link.unsettled)),
             taps,
             drops,
         };
@@ -156,15 +160,16 @@ fn links<'a>(
 }
 
 fn difference(before: &LinkCounters, after: &LinkCounters) -> Option<Counters> {
+    let grown = after.since(before)?;
     Some(Counters {
-        rx_packets: after.rx_packets.checked_sub(before.rx_packets)?,
-        rx_bytes: after.rx_bytes.checked_sub(before.rx_bytes)?,
-        tx_packets: after.tx_packets.checked_sub(before.tx_packets)?,
-        tx_bytes: after.tx_bytes.checked_sub(before.tx_bytes)?,
-        rx_dropped: after.rx_dropped.checked_sub(before.rx_dropped)?,
-        tx_dropped: after.tx_dropped.checked_sub(before.tx_dropped)?,
-        rx_errors: after.rx_errors.checked_sub(before.rx_errors)?,
-        tx_errors: after.tx_errors.checked_sub(before.tx_errors)?,
+        rx_packets: grown.rx_packets,
+        rx_bytes: grown.rx_bytes,
+        tx_packets: grown.tx_packets,
+        tx_bytes: grown.tx_bytes,
+        rx_dropped: grown.rx_dropped,
+        tx_dropped: grown.tx_dropped,
+        rx_errors: grown.rx_errors,
+        tx_errors: grown.tx_errors,
     })
 }
 
@@ -212,6 +217,8 @@ struct Sheet<'a> {
     context: &'a Context<'a>,
     interface: &'a Interface,
     link: Option<&'a Link>,
+    /// What the counters grew by while watching began and ended.
+    unsettled: [Option<LinkCounters>; 2],
     taps: &'a [TapCount],
     drops: &'a drops::Output,
 }
@@ -268,7 +275,8 @@ impl Sheet<'_> {
         let kernel = self.interface.counters.map(|counters| counters.tx_dropped);
         let dropped = self.context.attached(ProbeId::KfreeSkb).then_some(dropped);
         let name = format!("{}.tx_dropped", self.interface.device);
-        let drops = Reconciliation::new(&name, &self.place(), kernel, dropped, Relation::Equal);
+        let drops = Reconciliation::new(&name, &self.place(), kernel, dropped, Relation::Equal)
+            .explain(self.unsettled(|one| one.tx_dropped), UNSETTLED);
         vec![
             self.line("tx_packets", Tap::TunRead, Relation::Equal),
             drops,
@@ -332,15 +340,24 @@ impl Sheet<'_> {
             .observed(tap)
             .then(|| self.seen(tap).map_or(0, |seen| seen.units));
         let name = format!("{}.{counter}", self.interface.device);
-        let line = Reconciliation::new(&name, &self.place(), kernel, own, relation);
+        let unsettled = self.unsettled(|one| match counter {
+            "rx_packets" => one.rx_packets,
+            _ => one.tx_packets,
+        });
+        let line = Reconciliation::new(&name, &self.place(), kernel, own, relation)
+            .explain(unsettled, UNSETTLED);
         match self.seen(tap) {
-            Some(seen) if seen.lost_units > 0 => line.note(format!(
+            Some(seen) if seen.lost_units > 0 => line.add_note(&format!(
                 "{} of the units at {} were counted, not recorded",
                 seen.lost_units,
                 tap.name()
             )),
             _ => line,
         }
+    }
+
+    fn unsettled(&self, of: impl Fn(&LinkCounters) -> u64) -> u64 {
+        self.unsettled.iter().flatten().map(of).sum()
     }
 
     fn place(&self) -> String {

@@ -70,7 +70,7 @@ pub(super) fn at(facts: &Facts<'_>, stages: &[&str]) -> Option<Lost> {
 /// fates on the wire may be mixed up; how many arrived in all is not. Of those that did not, as many may be under way as enter
 /// in the time that the slowest hundredth takes; the rest is lost, whatever the single fates say.
 fn counted(facts: &Facts<'_>, row: &LedgerStage) -> (u64, u64) {
-    let open = row.unexplained.unsigned_abs();
+    let open = row.unexplained.unsigned_abs() + row.unseen;
     let rows = &facts.outputs.pairing.ledger.stages;
     let behind = |name: &str| {
         let mut rows = rows.iter();

@@ -39,9 +39,11 @@ impl Ending {
         if matches!(self.reason, Reason::Command) {
             silence::wait(&plan);
         }
+        let readings = environment::link_counters(&plan.netns);
         // Watching ends before the counters are read, as it began after.
         filter.close();
-        let environment = environment::snapshot(&plan.netns, &roles(&plan));
+        let mut environment = environment::snapshot(&plan.netns, &roles(&plan));
+        environment::note_unsettled(&mut environment, &readings);
         let clock = environment::clock();
         self.signals.finish.store(true, Ordering::Release);
         wait_for_reader(&self.draining, say);

@@ -287,11 +287,13 @@ impl Recording {
             },
             ..Start::default()
         };
-        let start = Start {
+        let mut start = Start {
             started_at: utc(&start.clock),
             ..start
         };
         open_filter(&mut filter, &plan)?;
+        let readings = environment::link_counters(&plan.netns);
+        environment::note_unsettled(&mut start.environment, &readings);
         let name = request.output_name();
         let writer = Writer::create_named(file, &name, &start)?;
         let signals = Arc::new(Signals::default());

@@ -411,6 +411,27 @@ pub struct Link {
     pub offloads: BTreeMap<String, bool>,
     /// Interface counters.
     pub counters: LinkCounters,
+    /// What the counters grew by while watching began (in the environment at the start) or ended: packets
+    /// that may have passed no tap. None where they stood still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<LinkCounters>,
+}
+
+impl LinkCounters {
+    /// The increase since an earlier reading; None if a counter went back.
+    #[must_use]
+    pub fn since(&self, before: &LinkCounters) -> Option<LinkCounters> {
+        Some(LinkCounters {
+            rx_packets: self.rx_packets.checked_sub(before.rx_packets)?,
+            rx_bytes: self.rx_bytes.checked_sub(before.rx_bytes)?,
+            tx_packets: self.tx_packets.checked_sub(before.tx_packets)?,
+            tx_bytes: self.tx_bytes.checked_sub(before.tx_bytes)?,
+            rx_dropped: self.rx_dropped.checked_sub(before.rx_dropped)?,
+            tx_dropped: self.tx_dropped.checked_sub(before.tx_dropped)?,
+            rx_errors: self.rx_errors.checked_sub(before.rx_errors)?,
+            tx_errors: self.tx_errors.checked_sub(before.tx_errors)?,
+        })
+    }
 }
 
 /// A queueing discipline.

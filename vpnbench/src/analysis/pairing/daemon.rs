@@ -67,6 +67,23 @@ pub struct Pair {
     pub segments: u32,
 }
 
+/// Differences between the sizes outside and inside that were usual while packets were alone.
+#[derive(Debug, Clone, Copy)]
+struct Usual {
+    least: i64,
+    most: i64,
+}
+
+/// How well a size fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// By a usual difference.
+    Usual,
+    /// It cannot be ruled out.
+    Possible,
+    Not,
+}
+
 #[derive(Debug, Default)]
 struct Lane {
     /// Numbers of the current burst of reads.
@@ -187,7 +204,9 @@ pub struct Book {
     base: u64,
     lanes: FxHashMap<u32, Lane>,
     differences: FxHashMap<i64, u32>,
-    learned: Option<(i64, i64)>,
+    /// The most frequent difference so far, until `learned` is known.
+    likely: Option<i64>,
+    learned: Option<Usual>,
     matched: u32,
     left_so_far: u64,
     slowest_ns: u64,
@@ -310,7 +329,13 @@ impl Book {
     }
 
     fn learn(&mut self, difference: i64) {
-        *self.differences.entry(difference).or_default() += 1;
+        let count = self.differences.entry(difference).or_default();
+        *count += 1;
+        let count = *count;
+        let most = self.likely.and_then(|one| self.differences.get(&one));
+        if most.is_none_or(|most| count >= *most) {
+            self.likely = Some(difference);
+        }
         self.matched += 1;
         if self.matched < LEARNED_FROM {
             return;
@@ -322,36 +347,63 @@ impl Book {
                 .map(|(d, _)| *d)
         };
         if let (Some(least), Some(most)) = (usual().min(), usual().max()) {
-            self.learned = Some((least - PADDING, most + PADDING));
+            self.learned = Some(Usual { least, most });
         }
         self.differences.clear();
     }
 
-    fn fits(&self, entered: u32, left: u32) -> bool {
+    fn fit(&self, entered: u32, left: u32) -> Fit {
         let difference = i64::from(left) - i64::from(entered);
-        let (least, most) = self.learned.unwrap_or((-DIFFERENCE_MAX, DIFFERENCE_MAX));
-        difference >= least && difference <= most
+        let within = |least: i64, most: i64| difference >= least && difference <= most;
+        let (usual, possible) = match self.learned {
+            Some(Usual { least, most }) => {
+                (within(least, most), within(least - PADDING, most + PADDING))
+            }
+            None => (
+                self.likely == Some(difference),
+                within(-DIFFERENCE_MAX, DIFFERENCE_MAX),
+            ),
+        };
+        match (usual, possible) {
+            (true, _) => Fit::Usual,
+            (false, true) => Fit::Possible,
+            (false, false) => Fit::Not,
+        }
+    }
+
+    /// The first waiting packet that fits by a usual difference, else the first that may fit. Packets of
+    /// one batch may leave in another order than they came (a daemon merges those of one flow): taking
+    /// the first that may fit would leave over two that do not fit each other.
+    fn choose<'a>(
+        &self,
+        waiting: impl Iterator<Item = (usize, &'a Pending)>,
+        size: u32,
+    ) -> Option<usize> {
+        let mut possible = None;
+        for (at, one) in waiting {
+            match self.fit(one.next_size(), size) {
+                Fit::Usual => return Some(at),
+                Fit::Possible if possible.is_none() => possible = Some(at),
+                _ => {}
+            }
+        }
+        possible
     }
 
     fn in_burst(&self, tid: u32, size: u32) -> Option<usize> {
         let lane = self.lanes.get(&tid)?;
-        lane.burst.iter().find_map(|number| {
+        let waiting = lane.burst.iter().filter_map(|number| {
             let at = usize::try_from(number.checked_sub(self.base)?).ok()?;
             let one = self.pending.get(at)?;
-            (one.left > 0 && self.fits(one.next_size(), size)).then_some(at)
-        })
+            (one.left > 0).then_some((at, one))
+        });
+        self.choose(waiting, size)
     }
 
     fn in_order(&self, size: u32) -> Option<usize> {
-        let mut waiting = self
-            .pending
-            .iter()
-            .enumerate()
-            .filter(|(_, one)| one.left > 0)
-            .take(WINDOW);
-        waiting
-            .find(|(_, one)| self.fits(one.next_size(), size))
-            .map(|(at, _)| at)
+        let waiting = self.pending.iter().enumerate();
+        let waiting = waiting.filter(|(_, one)| one.left > 0).take(WINDOW);
+        self.choose(waiting, size)
     }
 
     fn lose(&mut self, number: u64) {
@@ -493,6 +545,36 @@ impl Shape {
             self.segment
                 .saturating_mul(segments - 1)
                 .saturating_add(self.last)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One burst whose packets leave in another order, as a daemon that merges those of one flow writes
+    /// them; their sizes differ by no more than padding might.
+    #[test]
+    fn packets_of_a_burst_may_leave_in_another_order() {
+        let mut daemon = Daemon::default();
+        let mut pairs = [Vec::new(), Vec::new()];
+        for at in 0..u64::from(LEARNED_FROM) {
+            daemon.enter(2 * at, 1, at, Shape::one(1000));
+            daemon.leave(2 * at + 1, 1, Shape::one(1032), &mut pairs);
+        }
+        for (unit, size) in [(100, 64), (101, 80), (102, 96)] {
+            daemon.enter(1000, 1, unit, Shape::one(size));
+        }
+        for (size, unit) in [(112, 101), (128, 102), (96, 100)] {
+            let rest = daemon.leave(1001, 1, Shape::one(size), &mut pairs);
+            assert_eq!(rest, 0, "{size} has no partner");
+            for pairs in &pairs {
+                assert_eq!(pairs.first().map(|pair| pair.unit), Some(unit));
+            }
+        }
+        for rule in RULES {
+            assert_eq!(daemon.book(rule).over(), 0);
         }
     }
 }

@@ -10,7 +10,9 @@ use super::transit::{Flow, Sums};
 use super::units::Units;
 use super::{Between, Pairing};
 use crate::analysis::ledger::structure::Fates;
-use crate::analysis::ledger::{self, Account, EndToEnd, Ledger, LedgerStage, Loss, LossStructure};
+use crate::analysis::ledger::{
+    self, Account, EndToEnd, Ledger, LedgerStage, Loss, LossStructure, StreamBook,
+};
 use crate::analysis::stages::{Backlog, Stage, StageTime};
 use crate::analysis::{Context, Problem, address};
 
@@ -440,6 +442,13 @@ impl Closing<'_> {
             daemon.entered.segments,
         );
         self.problems.push(Problem::info("pairing", message));
+        let way = usize::from(stage == Stage::DaemonReceive);
+        let carried = &self.hosts[host as usize].carried[way];
+        self.output.ledger.streams.push(StreamBook {
+            stage: stage.name().to_owned(),
+            direction,
+            ..carried.book()
+        });
     }
 
     fn wire_row(&mut self, ends: Ends) {

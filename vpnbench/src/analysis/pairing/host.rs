@@ -3,6 +3,7 @@
 use vpnbench_common::event;
 
 use super::amount::Amount;
+use super::carried::Carried;
 use super::daemon::Daemon;
 use super::identity::Identity;
 use super::socket::Sockets;
@@ -125,6 +126,8 @@ pub(crate) struct Host {
     pub(crate) receive_own: Amount,
     /// Fragments sent and received on outer devices.
     pub(crate) fragments: (u64, u64),
+    /// Inner and outer bytes in sums, on the way out and on the way in.
+    pub(crate) carried: [Carried; 2],
 }
 
 impl Host {
@@ -148,6 +151,7 @@ impl Host {
             receive_delays: Default::default(),
             receive_own: Amount::default(),
             fragments: (0, 0),
+            carried: Default::default(),
         }
     }
 
@@ -160,6 +164,12 @@ impl Host {
         } else {
             self.wireguard && packet.ip_proto == 17
         }
+    }
+
+    /// An inner packet is in the daemon's hands.
+    pub(crate) fn enter_send(&mut self, now: u64, tid: u32, unit: u64, shape: Shape) {
+        self.carried[0].inner(shape);
+        self.send.enter(now, tid, unit, shape);
     }
 
     /// An outer packet is in the daemon's hands. WireGuard's own packets are known for sure and stay

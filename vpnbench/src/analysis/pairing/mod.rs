@@ -20,6 +20,7 @@
 //! gives up.
 
 pub mod amount;
+mod carried;
 pub mod clock;
 pub mod daemon;
 mod finish;
@@ -213,7 +214,7 @@ impl Pairing {
         }
         let one = &mut self.hosts[host as usize];
         if one.in_kernel {
-            one.send.enter(now, 0, number, shape);
+            one.enter_send(now, 0, number, shape);
             if let Some(unit) = self.inner.get_mut(number) {
                 unit.times[2] = now;
             }
@@ -253,7 +254,7 @@ impl Pairing {
         } else {
             return false;
         };
-        one.send.enter(now, taken.header.tid, number, shape);
+        one.enter_send(now, taken.header.tid, number, shape);
         true
     }
 
@@ -268,6 +269,7 @@ impl Pairing {
         };
         self.leaves_daemon(host, packet, &mut unit);
         let one = &mut self.hosts[host as usize];
+        one.carried[0].outer(packet, id.as_ref());
         let number = self.outer.push(unit);
         one.outer_qdisc
             .come(packet.skb, Entry::new(packet, number, id));
@@ -349,6 +351,7 @@ impl Pairing {
         self.leaves_daemon(host, packet, &mut unit);
         let number = self.outer.push(unit);
         let one = &mut self.hosts[host as usize];
+        one.carried[0].outer(packet, id.as_ref());
         one.fragments.0 += u64::from(packet.frag & 0x3fff != 0);
         if let Some(id) = &id {
             self.wire.depart(host, packet, id, number, &mut self.closed);
@@ -375,6 +378,7 @@ impl Pairing {
         (unit.times[2], unit.shape) = (now, outer_shape(packet));
         let number = self.outer.push(unit);
         let one = &mut self.hosts[host as usize];
+        one.carried[1].outer(packet, id.as_ref());
         one.fragments.1 += u64::from(packet.frag & 0x3fff != 0);
         let own = unit.own || one.is_own(packet);
         let established = packet.tcp_flags & 0x7 == 0;
@@ -425,8 +429,9 @@ impl Pairing {
         let one = &mut self.hosts[host as usize];
         one.has_tunnel = true;
         let tid = if one.in_kernel { 0 } else { packet.header.tid };
-        one.receive
-            .leave(now, tid, inner_shape(packet), &mut self.pairs);
+        let shape = inner_shape(packet);
+        one.carried[1].inner(shape);
+        one.receive.leave(now, tid, shape, &mut self.pairs);
         for (delays, pairs) in one.receive_delays.iter_mut().zip(&self.pairs) {
             for pair in pairs {
                 delays.record(pair.entered_ns, now, pair.segments);

@@ -222,6 +222,27 @@ proptest! {
     }
 }
 
+/// What a socket still holds when it is closed had arrived: freeing it is no loss of any stage, although
+/// its addresses and headers are those of packets that crossed the wire.
+#[test]
+fn what_is_freed_with_a_socket_is_not_lost_on_the_way() {
+    let mut records = record(&[(Fate::Arrives, 1420); 20]);
+    let end = 2_000_000_000;
+    for number in 65_530..65_550 {
+        let mut outer = Records::default();
+        outer.packet(end, Tap::OuterRx, number, 1420);
+        let mut drop = Drop::zeroed();
+        let packet: &[u8] = bytemuck::cast_slice(&outer.0[0]);
+        bytemuck::bytes_of_mut(&mut drop)[..packet.len()].copy_from_slice(packet);
+        drop.header.kind = Kind::Drop as u8;
+        records.push(&drop);
+    }
+    let output = analyse(&records.0, &BTreeMap::new());
+    let lost: u64 = output.ledger.stages.iter().map(|row| row.lost).sum();
+    assert_eq!((lost, output.ledger.balanced), (0, Some(true)));
+    assert_eq!(output.ledger.drops_elsewhere.units, 20);
+}
+
 #[test]
 fn times_are_those_of_the_model() {
     let output = analyse(&record(&[(Fate::Arrives, 1420); 100]).0, &BTreeMap::new());

@@ -36,6 +36,13 @@ pub(super) fn read(missing: &mut Missing) -> Vec<Link> {
     links
 }
 
+/// Counters alone of the calling thread's interfaces, by index.
+pub(super) fn counters_by_index() -> BTreeMap<u32, LinkCounters> {
+    let messages = link::link_messages().unwrap_or_default();
+    let links = messages.iter().map(|message| convert(message, &[]));
+    links.map(|link| (link.ifindex, link.counters)).collect()
+}
+
 fn convert(message: &LinkMessage, addresses: &[(u32, IpAddr, u8)]) -> Link {
     let ifindex = message.header.index;
     let own = addresses.iter().filter(|(index, ..)| *index == ifindex);

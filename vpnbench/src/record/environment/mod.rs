@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::probe::netns::Netns;
-use crate::trace::model::{Environment, Namespace};
+use crate::trace::model::{Environment, LinkCounters, Namespace};
 
 mod cores;
 mod counters;
@@ -57,6 +57,39 @@ pub fn snapshot(netns: &[Netns], processes: &[(u32, &str)]) -> Environment {
     environment
 }
 
+/// Interface counters by namespace and index: a reading that takes no time, beside a snapshot.
+pub type Readings = BTreeMap<(u32, u32), LinkCounters>;
+
+/// Reads the interface counters of namespaces.
+pub fn link_counters(netns: &[Netns]) -> Readings {
+    let mut readings = Readings::new();
+    for netns in netns {
+        let inum = netns.inum();
+        let counters = netns.run(links::counters_by_index);
+        readings.extend(
+            counters
+                .into_iter()
+                .map(|(index, one)| ((inum, index), one)),
+        );
+    }
+    readings
+}
+
+/// Notes which interfaces' counters differ between a snapshot and a reading on the other side of the
+/// moment at which watching began or ended.
+pub fn note_unsettled(environment: &mut Environment, readings: &Readings) {
+    for namespace in &mut environment.namespaces {
+        for link in &mut namespace.links {
+            let other = readings.get(&(namespace.netns, link.ifindex));
+            let grown = other.and_then(|other| {
+                let later = link.counters.since(other);
+                later.or_else(|| other.since(&link.counters))
+            });
+            link.unsettled = grown.filter(|grown| *grown != LinkCounters::default());
+        }
+    }
+}
+
 /// State of the calling thread's namespace.
 fn namespace() -> (Namespace, Missing) {
     let mut missing = Missing::new();
@@ -90,6 +123,33 @@ fn kept<T, E: std::fmt::Display>(
 mod tests {
     use super::*;
     use crate::probe::netns::NetnsSpec;
+    use crate::trace::model::Link;
+
+    #[test]
+    fn only_what_moved_is_unsettled() {
+        let link = |ifindex, tx_packets| Link {
+            ifindex,
+            counters: LinkCounters {
+                tx_packets,
+                ..LinkCounters::default()
+            },
+            ..Link::default()
+        };
+        let mut environment = Environment {
+            namespaces: vec![Namespace {
+                netns: 7,
+                links: vec![link(1, 40), link(2, 40), link(3, 40)],
+                ..Namespace::default()
+            }],
+            ..Environment::default()
+        };
+        let readings = [((7, 1), 40), ((7, 2), 41), ((7, 3), 38)];
+        let readings = readings.map(|(key, count)| (key, link(1, count).counters));
+        note_unsettled(&mut environment, &readings.into());
+        let links = &environment.namespaces[0].links;
+        let moved = links.iter().map(|link| Some(link.unsettled?.tx_packets));
+        assert_eq!(moved.collect::<Vec<_>>(), [None, Some(1), Some(2)]);
+    }
 
     #[test]
     fn own_namespace() {

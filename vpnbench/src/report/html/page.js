@@ -207,7 +207,7 @@ function books() {
   const box = section("books", "Books" + (ledger.balanced === true ? ": balanced" : ledger.reason ? ": " + ledger.reason : ""));
   for (const direction of new Set(ledger.stages.map((row) => row.direction))) ledgerFlow(box, direction, ledger.stages.filter((row) => row.direction === direction));
   table(box, ledger.stages, [["stage", (row) => row.name], ["direction", (row) => row.direction], ["in", (row) => count(row.in), true], ["out", (row) => count(row.out), true],
-    ["lost", (row) => count(row.lost), true], ["twice", (row) => count(row.duplicated), true], ["inside", (row) => count(row.inside), true], ["unexplained", (row) => count(row.unexplained), true]]);
+    ["lost", (row) => count(row.lost), true], ["twice", (row) => count(row.duplicated), true], ["inside", (row) => count(row.inside), true], ["unseen", (row) => count(row.unseen), true], ["unexplained", (row) => count(row.unexplained), true]]);
   if (data.losses.length) table(box, data.losses, [["lost at", (row) => row.stage], ["reason", (row) => row.reason], ["device", (row) => row.device], ["packets", (row) => count(row.packets), true], ["known by", (row) => row.method]]);
 }
 // Stack samples: width is samples, the outermost function at the bottom. A click makes a frame as wide as the graph.

@@ -206,11 +206,11 @@ pub(super) fn ledger(report: &Report, screen: Screen, out: &mut dyn Write) -> io
 
 /// Whether a stage has more to say than that what went in came out.
 fn tells(stage: &LedgerStage) -> bool {
-    stage.lost + stage.duplicated + stage.inside > 0 || stage.unexplained != 0
+    stage.lost + stage.duplicated + stage.unseen + stage.inside > 0 || stage.unexplained != 0
 }
 
 fn ledger_table(rows: &[&LedgerStage]) -> Table {
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("stage", Align::Text),
         ("direction", Align::Text),
         ("in", Align::Number),
@@ -220,9 +220,15 @@ fn ledger_table(rows: &[&LedgerStage]) -> Table {
         ("own", Align::Number),
         ("inside", Align::Number),
         ("unexplained", Align::Number),
-    ]);
+    ];
+    // Only a kernel that runs no program on top of some tasks has any.
+    let unseen = rows.iter().any(|row| row.unseen > 0);
+    if unseen {
+        columns.push(("unseen", Align::Number));
+    }
+    let mut table = Table::new(&columns);
     for row in rows {
-        table.row(vec![
+        let mut cells = vec![
             row.name.clone(),
             row.direction.clone(),
             count(row.entered),
@@ -236,7 +242,11 @@ fn ledger_table(rows: &[&LedgerStage]) -> Table {
             } else {
                 signed(row.unexplained)
             },
-        ]);
+        ];
+        if unseen {
+            cells.push(count(row.unseen));
+        }
+        table.row(cells);
     }
     table
 }
