@@ -335,6 +335,23 @@ impl Study {
         self.files += other.files;
     }
 
+    /// Numbers the tests of each system, profile and benchmark from 0, in their order, as replicates;
+    /// the rows that `follow` take the number of their file's test.
+    pub fn number_runs(&mut self, follow: impl Fn(&Row) -> bool) {
+        let mut next = BTreeMap::<(&str, &str, &str), u32>::new();
+        let mut numbers = BTreeMap::<&str, u32>::new();
+        for test in &mut self.tests {
+            let key = (&*test.system, &*test.profile, &*test.benchmark);
+            let number = next.entry(key).or_default();
+            test.run = *number;
+            numbers.insert(&test.path, *number);
+            *number += 1;
+        }
+        for row in self.rows.iter_mut().filter(|row| follow(row)) {
+            row.run = numbers.get(&*row.path).copied().unwrap_or(0);
+        }
+    }
+
     /// Adds the tests that the design has and the tree has no file for: a link that a benchmark
     /// has under this profile with another system, where most systems have the benchmark.
     pub fn add_missing(&mut self) {

@@ -41,22 +41,7 @@ pub(super) fn read(root: &Path) -> Study {
     for part in parts {
         study.append(part);
     }
-    let mut next = std::collections::BTreeMap::<(String, String, String), u32>::new();
-    let mut numbers = std::collections::BTreeMap::new();
-    for test in &mut study.tests {
-        let key = (
-            test.system.clone(),
-            test.profile.clone(),
-            test.benchmark.clone(),
-        );
-        let number = next.entry(key).or_default();
-        test.run = *number;
-        numbers.insert(test.path.clone(), *number);
-        *number += 1;
-    }
-    for row in &mut study.rows {
-        row.run = numbers.get(&row.path).copied().unwrap_or(0);
-    }
+    study.number_runs(|_| true);
     study
 }
 

@@ -26,7 +26,8 @@ pub(super) fn read(root: &Path) -> Study {
     for part in parts {
         study.append(part);
     }
-    number_runs(&mut study);
+    // hyperfine's repetitions are runs of their own.
+    study.number_runs(|row| row.metric != "time_s");
     study
 }
 
@@ -238,27 +239,4 @@ fn ping(mut place: Place, text: &str, study: &mut Study) {
     };
     study.rows.extend(rows);
     study.tests.push(test(&place, outcome));
-}
-
-/// Files of the same system, profile and benchmark are replicates.
-fn number_runs(study: &mut Study) {
-    let mut next = std::collections::BTreeMap::<(String, String, String), u32>::new();
-    let mut runs = std::collections::BTreeMap::<String, u32>::new();
-    for test in &mut study.tests {
-        let key = (
-            test.system.clone(),
-            test.profile.clone(),
-            test.benchmark.clone(),
-        );
-        let number = next.entry(key).or_default();
-        test.run = *number;
-        runs.insert(test.path.clone(), *number);
-        *number += 1;
-    }
-    for row in &mut study.rows {
-        // hyperfine's repetitions are runs of their own.
-        if row.metric != "time_s" {
-            row.run = runs.get(&row.path).copied().unwrap_or(0);
-        }
-    }
 }
