@@ -1,7 +1,11 @@
 //! Analysis of captures, without root: every format, damage, and tshark beside it.
 
+#[path = "offline/beside.rs"]
+mod beside;
 #[path = "offline/damage.rs"]
 mod damage;
+#[path = "offline/encapsulation.rs"]
+mod encapsulation;
 #[path = "offline/export.rs"]
 mod export;
 #[path = "offline/formats.rs"]
@@ -12,6 +16,8 @@ mod join;
 mod make;
 #[path = "offline/read.rs"]
 mod read;
+#[path = "offline/timeline.rs"]
+mod timeline;
 #[path = "offline/tshark.rs"]
 mod tshark;
 
@@ -65,6 +71,24 @@ fn main() -> ExitCode {
         tshark::counts_agree,
         missing.as_deref(),
     );
+    add("packets_inside_of_packets", encapsulation::by_hand, None);
+    let vxlan = encapsulation::vxlan_missing();
+    add("a_real_vxlan", encapsulation::real_vxlan, vxlan.as_deref());
+    let beside = beside::missing();
+    add(
+        "agreement_with_tshark_and_tcptrace",
+        beside::agree,
+        beside.as_deref(),
+    );
+    let perfetto = timeline::missing("perfetto, google.protobuf");
+    add(
+        "export_timeline_in_perfettos_terms",
+        timeline::perfetto,
+        perfetto.as_deref(),
+    );
+    add("export_stacks_in_a_flame_graph", timeline::folded, None);
+    let polars = timeline::missing("polars");
+    add("export_tables_in_polars", export::polars, polars.as_deref());
     trials.add_on_demand(
         trial("ten_thousand_damaged_files", damage::many),
         "ten times the files of the default run",

@@ -1,5 +1,6 @@
-//! `cargo xtask bench`: what watching costs, as CPU time for fixed work, paired with tcpdump; and how
-//! fast the analyses are and how much memory they take.
+//! `cargo xtask bench`: what watching costs, as CPU time for fixed work, paired with tcpdump; how
+//! fast captures are analysed beside tshark and tcptrace; and how fast the analyses are and how much memory they
+//! take.
 
 use anyhow::{Context, Result};
 
@@ -8,24 +9,26 @@ use crate::{run, setup};
 /// Events of which the rate of the analyses is measured, and of the trace for their memory.
 const EVENTS: [&str; 2] = ["20000000", "100000000"];
 
-/// Sets up and runs the benchmark (tests/benches/capture.rs) against the optimised program. The
-/// benchmark itself only sends packets and reads clocks, so it needs no optimised build of all
-/// that the tests depend on.
+/// Sets up and runs the benchmarks (tests/benches/) against the optimised program. They
+/// only send packets, write a file and read clocks, so they need no optimised build of all that the tests
+/// depend on.
 pub(crate) fn run() -> Result<()> {
     setup::run(false)?;
     let package = ["build", "--release", "--package", "vpnbench"];
     run::visibly(&mut run::cargo(&package)?)?;
-    let mut bench = run::cargo(&[
-        "bench",
-        "--profile",
-        "dev",
-        "--package",
-        "vpnbench-tests",
-        "--bench",
-        "capture",
-    ])?;
-    bench.env("VPNBENCH", run::target_dir()?.join("release/vpnbench"));
-    run::visibly(&mut bench)?;
+    for name in ["capture", "captures"] {
+        let mut bench = run::cargo(&[
+            "bench",
+            "--profile",
+            "dev",
+            "--package",
+            "vpnbench-tests",
+            "--bench",
+            name,
+        ])?;
+        bench.env("VPNBENCH", run::target_dir()?.join("release/vpnbench"));
+        run::visibly(&mut bench)?;
+    }
     analyses()
 }
 

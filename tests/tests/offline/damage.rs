@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::make::{Format, Link, connection, gzip};
 use crate::read::{Read, read};
@@ -11,6 +11,8 @@ use crate::read::{Read, read};
 const SOME: u64 = 1_000;
 /// Files that are read damaged on demand.
 const MANY: u64 = 10_000;
+/// Memory that reading must stay below, MiB.
+const MEMORY_MIB: u64 = 1024;
 /// Longest time for one of them, in a build without optimisation on a busy machine.
 const LONGEST: Duration = Duration::from_secs(20);
 
@@ -62,6 +64,7 @@ pub(crate) fn many() -> Result<()> {
     mutated(MANY)
 }
 
+#[allow(clippy::print_stdout, reason = "figures of a measurement, for the log")]
 fn mutated(files: u64) -> Result<()> {
     let mut packets = connection()?;
     packets.truncate(60);
@@ -74,7 +77,7 @@ fn mutated(files: u64) -> Result<()> {
     originals.push(gzip(&originals[0])?);
     originals.push(zstd::encode_all(originals[1].as_slice(), 1)?);
     let mut random = Random(7);
-    let mut readable = 0;
+    let (mut readable, mut slowest) = (0, Duration::ZERO);
     for number in 0..files {
         let original = &originals[number as usize % originals.len()];
         let file = damaged(&mut random, original);
@@ -82,9 +85,15 @@ fn mutated(files: u64) -> Result<()> {
         // Errors are fine, panics are not.
         readable += u64::from(read(file).is_ok());
         let took = began.elapsed();
+        slowest = slowest.max(took);
         ensure!(took < LONGEST, "file {number} took {took:?}");
     }
     ensure!(readable > files / 2, "only {readable} could be used at all");
+    // Of all cases of the suite that ran so far, in this one process.
+    let peak = procfs::process::Process::myself()?.status()?.vmhwm;
+    let peak_mib = peak.context("VmHWM")? / 1024;
+    ensure!(peak_mib < MEMORY_MIB, "{peak_mib} MiB were resident");
+    println!("{files} damaged files: the slowest took {slowest:?}, {peak_mib} MiB at most");
     Ok(())
 }
 

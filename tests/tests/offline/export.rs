@@ -171,3 +171,20 @@ pub(crate) fn queries() -> Result<()> {
     }
     Ok(())
 }
+
+/// Polars reads the same numbers out of the tables as were put in.
+pub(crate) fn polars() -> Result<()> {
+    let (folder, trace) = trace()?;
+    let out = folder.path().join("tables");
+    export(&trace, "parquet", &out)?;
+    let program = "import polars as pl, sys\nt = pl.scan_parquet(sys.argv[1] + '/*/*/packet.parquet', hive_partitioning=True).group_by('run', 'host', 'tap_name').agg(pl.len().alias('n'), pl.col('payload_len').sum().alias('b')).collect()\nprint(t['n'].sum(), t['b'].sum(), sorted(t['tap_name'].to_list()), t['host'].to_list()[0])";
+    let mut python = Command::new("python3");
+    let output = python.args(["-c", program]).arg(&out).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{said}");
+    let payload = (SEGMENTS + 1) * 1000;
+    let expected = format!("{PACKETS} {payload} ['outer.rx', 'outer.tx'] client");
+    let found = String::from_utf8(output.stdout)?;
+    ensure!(found.trim() == expected, "{found} instead of {expected}");
+    Ok(())
+}

@@ -1,7 +1,9 @@
 //! Flows (5-tuples) at each tap: inner flows at `tun.*`, outer flows at `outer.*`.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 
+use rustc_hash::FxHashMap;
 use vpnbench_common::catalog::Tap;
 use vpnbench_common::event;
 
@@ -37,7 +39,7 @@ pub struct FlowCount {
     pub throughput_bps: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     tap: Tap,
     netns: u32,
@@ -60,7 +62,7 @@ struct Count {
 /// Counts packets per flow and tap.
 #[derive(Debug, Default)]
 pub struct Flows {
-    flows: BTreeMap<Key, Count>,
+    flows: FxHashMap<Key, Count>,
     kept: BTreeMap<Tap, usize>,
     others: BTreeMap<(Tap, u32), Count>,
 }
@@ -70,14 +72,17 @@ impl Flows {
     pub fn observe(&mut self, event: &Event<'_>) {
         let Event::Packet(packet) = event else { return };
         let Some(key) = key(packet) else { return };
-        let kept = self.kept.entry(key.tap).or_default();
-        let count = if let Some(count) = self.flows.get_mut(&key) {
-            count
-        } else if *kept < FLOWS_MAX {
-            *kept += 1;
-            self.flows.entry(key).or_default()
-        } else {
-            self.others.entry((key.tap, key.netns)).or_default()
+        let count = match self.flows.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(fresh) => {
+                let kept = self.kept.entry(key.tap).or_default();
+                if *kept < FLOWS_MAX {
+                    *kept += 1;
+                    fresh.insert(Count::default())
+                } else {
+                    self.others.entry((key.tap, key.netns)).or_default()
+                }
+            }
         };
         if count.units == 0 {
             count.first_ns = packet.header.time_ns;
@@ -92,8 +97,9 @@ impl Flows {
     /// The flows in order of taps, the largest of each tap first.
     #[must_use]
     pub fn finish(self, _context: &Context<'_>) -> (Vec<FlowCount>, Vec<Problem>) {
-        let mut rows: Vec<(Tap, FlowCount)> = self
-            .flows
+        let mut flows: Vec<(Key, Count)> = self.flows.into_iter().collect();
+        flows.sort_unstable_by_key(|(key, _)| *key);
+        let mut rows: Vec<(Tap, FlowCount)> = flows
             .iter()
             .map(|(key, count)| {
                 let ports = address::has_ports(key.protocol);

@@ -16,6 +16,7 @@ pub mod episodes;
 pub mod flows;
 mod inferred;
 pub mod interfaces;
+mod lanes;
 pub mod ledger;
 pub mod limits;
 pub mod pairing;
@@ -45,6 +46,7 @@ use crate::trace::model::{Change, End, Namespace, Start, Symbols};
 use crate::trace::{Event, Summary};
 
 pub use books::Reconciliation;
+pub use lanes::Feed;
 pub use problem::{Problem, Severity};
 
 /// Everything but the events that an analysis may use: what the trace says about itself.
@@ -161,8 +163,7 @@ pub struct Analyses {
     coalescing: coalescing::Coalesce,
     series: benchmark::series::Series,
     silences: stalls::Silences,
-    events_by_probe: BTreeMap<u8, u64>,
-    span: Span,
+    counts: lanes::Counts,
 }
 
 /// First and last event.
@@ -231,31 +232,9 @@ impl Analyses {
 
     /// Takes one event, in time order.
     pub fn observe(&mut self, event: &Event<'_>) {
-        let time = event.header().time_ns;
-        *self
-            .events_by_probe
-            .entry(event.header().probe)
-            .or_default() += 1;
-        self.span.events += 1;
-        self.span.first_ns.get_or_insert(time);
-        self.span.last_ns = Some(time);
-        self.taps.observe(event);
-        self.flows.observe(event);
-        self.connections.observe(event);
-        self.drops.observe(event);
-        self.threads.observe(event);
-        self.syscalls.observe(event);
-        self.stacks.observe(event);
-        self.reordering.observe(event);
-        self.coalescing.observe(event);
-        let is_read = self.pairing.observe(event);
-        if let Event::Taken(taken) = event
-            && is_read
-        {
-            self.coalescing.read(taken);
-        }
-        self.series.observe(event);
-        self.silences.observe(event);
+        let (mut tcp, mut path) = self.lanes();
+        tcp.observe(event);
+        path.observe(event);
     }
 
     /// Ends all analyses and joins their outputs.
@@ -271,7 +250,7 @@ impl Analyses {
         collect(found);
         let (drops, found) = self.drops.finish(context);
         collect(found);
-        let (threads, found) = self.threads.finish(context, self.span);
+        let (threads, found) = self.threads.finish(context, self.counts.span);
         collect(found);
         let (syscalls, found) = self.syscalls.finish(context);
         collect(found);
@@ -306,8 +285,8 @@ impl Analyses {
             stalls: self.silences.finish(context),
             interfaces,
             benchmark,
-            events_by_probe: self.events_by_probe,
-            span: self.span,
+            events_by_probe: self.counts.by_probe(),
+            span: self.counts.span,
         };
         inferred::leave_out(context, &mut outputs);
         (outputs, problems)

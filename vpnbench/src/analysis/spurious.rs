@@ -15,22 +15,38 @@
 //! * **Sooner than any round trip**: bytes are acknowledged or SACKed within less than the smallest round
 //!   trip after they were sent again, so an earlier copy had arrived (the argument of RFC 8985, section 7.2,
 //!   step 2, by which RACK leaves such samples out).
+//! * **Nothing of it, and an acknowledgement is missing** ([`acks`]) that came when a DSACK would have: the
+//!   sender alone cannot know, and the verdict is left open.
 //! * **Undo**: the sender took back the window reduction (`tcp_try_undo_*`), so the segment at the
 //!   left edge of the episode had been spurious (RFC 5682 for timeouts).
+
+mod acks;
+mod echo;
+mod received;
+mod tally;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use rustc_hash::FxHashMap;
+
+use acks::Acks;
+use echo::Echo;
+use received::Received;
+pub use received::Repeat;
+pub use tally::Tally;
 
 /// Retransmissions of one direction whose verdict is open.
 const OPEN_MAX: usize = 16_384;
 /// How long evidence is waited for, in ns: longer than any path keeps a packet in these tests, and
 /// than the sender waits before it sends a segment a third time.
 const OPEN_NS: u64 = 3_000_000_000;
-/// Intervals of data above a gap that are remembered at the receiver.
-const INTERVALS_MAX: usize = 4096;
 /// Longest range of bytes of one record: a super-packet.
 const RANGE_MAX: u64 = 1 << 17;
+
+/// DSACKs that must have been due before their absence is judged by those that came.
+const REPORTED_LEAST: u64 = 8;
+/// How much later than two round trips an answer is waited for, ns.
+const LATE_NS: u64 = 5_000_000;
 
 const ORIGINAL: u8 = 1;
 const DSACK: u8 = 2;
@@ -42,56 +58,6 @@ const UNDONE_EDGE: u8 = 16;
 const CERTAIN: u8 = 32;
 /// Acknowledged sooner than any round trip.
 const EARLY: u8 = 64;
-
-/// Segments by what is known about them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Segments that could be judged: their receiver or the acknowledgements were seen.
-    pub segments: u64,
-    /// Proven spurious.
-    pub spurious: u64,
-    /// Of those, proven even if a retransmission of the same bytes was not recorded.
-    pub certain: u64,
-    /// Neither the receiver nor acknowledgements were seen.
-    pub unseen: u64,
-    /// An earlier copy was seen at the receiver.
-    pub original_seen: u64,
-    /// Reported by DSACK.
-    pub dsack: u64,
-    /// Acknowledged with a timestamp older than the retransmission.
-    pub timestamps: u64,
-    /// Acknowledged sooner than any round trip after it was sent.
-    pub early: u64,
-    /// Sent in an episode that the sender took back.
-    pub undo: u64,
-    /// Only the sender was seen.
-    pub sender_only: u64,
-    /// One copy arrived later, without a timestamp to say which.
-    pub undecided: u64,
-    /// Receiver seen: the sender's evidence says the same.
-    pub agree: u64,
-    /// Receiver seen: all that could be compared.
-    pub compared: u64,
-}
-
-impl Tally {
-    /// Adds another tally.
-    pub fn add(&mut self, other: &Tally) {
-        self.segments += other.segments;
-        self.spurious += other.spurious;
-        self.certain += other.certain;
-        self.unseen += other.unseen;
-        self.original_seen += other.original_seen;
-        self.dsack += other.dsack;
-        self.timestamps += other.timestamps;
-        self.early += other.early;
-        self.undo += other.undo;
-        self.sender_only += other.sender_only;
-        self.undecided += other.undecided;
-        self.agree += other.agree;
-        self.compared += other.compared;
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 struct Resent {
@@ -112,6 +78,14 @@ struct Resent {
     first_older: bool,
     /// When a DSACK for it reached the sender, ns; 0 if none did.
     dsack_at: u64,
+    /// The sender was told of its bytes.
+    told: bool,
+    /// It was sent with others in one unit.
+    joined: bool,
+    /// By the timestamp, it filled the gap at the left edge itself: no earlier copy had come by then.
+    filled: bool,
+    /// When one would, if its copy were the second to arrive, ns.
+    answer: (u64, u64),
 }
 
 /// Marks kept for plots; up to twice as many.
@@ -139,77 +113,6 @@ pub struct Original {
     pub first: bool,
     /// When the sender was told of a second copy, ns.
     pub duplicate_at: Option<u64>,
-}
-
-/// Data that reached the receiver. What TCP discarded for its old timestamp (PAWS) arrived, too.
-#[derive(Debug, Default)]
-struct Received {
-    seen: bool,
-    next: u64,
-    above: BTreeMap<u64, u64>,
-}
-
-impl Received {
-    fn has(&self, start: u64, end: u64) -> bool {
-        if end <= self.next {
-            return true;
-        }
-        let start = start.max(self.next);
-        let below = self.above.range(..=start).next_back();
-        below.is_some_and(|(_, until)| *until >= end)
-    }
-
-    /// Whether any of it, or all of it, waits above a gap.
-    fn repeats(&self, start: u64, end: u64) -> Option<Repeat> {
-        let (from, until) = self.above.range(..end).next_back()?;
-        let whole = *from <= start && *until >= end;
-        (*until > start).then_some(if whole { Repeat::Whole } else { Repeat::Partly })
-    }
-
-    fn add(&mut self, start: u64, end: u64) {
-        if end <= self.next {
-            return;
-        }
-        if start <= self.next && self.above.is_empty() {
-            self.next = end;
-            return;
-        }
-        let (mut start, mut end) = (start.max(self.next), end);
-        while let Some((&from, &until)) = self.above.range(..=end).next_back() {
-            if until < start {
-                break;
-            }
-            start = start.min(from);
-            end = end.max(until);
-            self.above.remove(&from);
-        }
-        if start <= self.next {
-            self.next = end;
-        } else if self.above.len() < INTERVALS_MAX {
-            self.above.insert(start, end);
-        }
-    }
-
-    /// `rcv_nxt` as the socket has it.
-    fn at_least(&mut self, next: u64) {
-        self.next = self.next.max(next);
-        while let Some((&from, &until)) = self.above.first_key_value() {
-            if from > self.next {
-                break;
-            }
-            self.next = self.next.max(until);
-            self.above.remove(&from);
-        }
-    }
-}
-
-/// Data that repeats some that waits above a gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
-    /// All of it waits.
-    Whole,
-    /// Some of it waits.
-    Partly,
 }
 
 /// A copy of data that reaches the receiver.
@@ -240,12 +143,16 @@ pub struct Ack {
     pub ack: u64,
     /// Timestamp echo, if it has one.
     pub tsecr: Option<u32>,
+    /// Timestamp of the receiver, if it has one.
+    pub tsval: Option<u32>,
     /// DSACK block.
     pub dsack: Option<(u64, u64)>,
     /// SACK blocks; those that are not there are empty.
     pub sacked: [(u64, u64); 4],
     /// `rtt_min` in ns.
     pub min_rtt: u64,
+    /// Smoothed round trip in ns.
+    pub srtt: u64,
 }
 
 /// A segment sent again.
@@ -280,10 +187,16 @@ pub struct Spurious {
     at_device: Option<(u64, u64, u32)>,
     tally: FxHashMap<u32, Tally>,
     acks_seen: bool,
+    acks: Acks,
+    echo: Echo,
+    /// Smallest and smoothed round trip at the last acknowledgement, ns.
+    round_trips: (u64, u64),
     marks: Vec<Mark>,
     /// One of so many segments has a mark, and how many were closed.
     every: u64,
     closed: u64,
+    /// Retransmissions that timestamps or time showed to be spurious, and those of them that a DSACK reported, too.
+    reported: (u64, u64),
 }
 
 impl Spurious {
@@ -305,6 +218,11 @@ impl Spurious {
         }
     }
 
+    /// A segment of the receiver passes the sender's device, with the identification of IPv4.
+    pub fn answer_came(&mut self, time: u64, id: u32, segments: u32) {
+        self.acks.came(time, id, segments);
+    }
+
     /// TCP sent a segment again.
     pub fn resent(&mut self, sent: Sent) {
         self.expire(sent.time);
@@ -316,6 +234,11 @@ impl Spurious {
         for (_, one) in self.open.range_mut(low..(sent.end, 0)) {
             one.superseded |= one.end > sent.start;
         }
+        let (least, usual) = self.round_trips;
+        // Round trips vary: some are far shorter than the shortest of late, others wait in a queue that grows, or for
+        // the receiver.
+        let latest = sent.time + 2 * usual.max(least) + LATE_NS;
+        let answer = (sent.time + least / 4, latest);
         let pieces = u64::from(sent.segments.max(1));
         let length = (sent.end - sent.start).div_ceil(pieces).max(1);
         let mut start = sent.start;
@@ -336,6 +259,10 @@ impl Spurious {
                 superseded: false,
                 first_older: known,
                 dsack_at: 0,
+                told: false,
+                joined: pieces > 1,
+                filled: false,
+                answer,
             };
             let key = (start, self.ordinal);
             self.open.insert(key, record);
@@ -389,44 +316,62 @@ impl Spurious {
     /// An acknowledgement reaches the sender.
     pub fn acknowledged(&mut self, ack: Ack) {
         self.acks_seen = true;
+        if ack.min_rtt > 0 {
+            self.round_trips = (ack.min_rtt, ack.srtt);
+        }
+        let made = ack.tsval.and_then(|tsval| self.echo.came(ack.time, tsval));
         if self.open.is_empty() {
             return;
         }
         self.expire(ack.time);
+        self.by_timestamp(&ack);
         if let Some((start, end)) = ack.dsack {
             self.duplicate_reported(start, end, ack);
         }
         let ranges = [(ack.una, ack.ack)].into_iter().chain(ack.sacked);
         for (start, end) in ranges.filter(|range| range.1 > range.0) {
-            self.covered(start, end, &ack);
+            self.covered(start, end, &ack, made.unwrap_or(ack.time));
         }
-        if let Some(tsecr) = ack.tsecr
-            && ack.ack > ack.una
-        {
-            let low = (ack.una.saturating_sub(RANGE_MAX), 0);
-            for (key, one) in self.open.range_mut(low..(ack.una + 1, 0)) {
-                let older = one
-                    .tsval
-                    .is_some_and(|own| (tsecr.wrapping_sub(own) as i32) < 0);
-                if older && key.0 <= ack.una && one.end > ack.una && ack.ack >= one.end {
-                    one.evidence |= TIMESTAMP;
-                }
+    }
+
+    /// The echo is the timestamp of what moved the left edge first since the acknowledgement before (RFC 7323,
+    /// section 4.3). What this one covers beyond and was not reported before came with it: in one
+    /// unit, or within the time of a delayed acknowledgement.
+    fn by_timestamp(&mut self, ack: &Ack) {
+        let Some(tsecr) = ack.tsecr.filter(|_| ack.ack > ack.una) else {
+            return;
+        };
+        let low = (ack.una.saturating_sub(RANGE_MAX), 0);
+        let mut edge = ack.una;
+        for (key, one) in self.open.range_mut(low..(ack.ack, 0)) {
+            if one.end <= edge || one.end > ack.ack {
+                continue;
+            }
+            // Behind something that is not judged, another packet may have come.
+            if key.0 > edge || one.told && key.0 > ack.una {
+                break;
+            }
+            edge = one.end;
+            match one.tsval.map(|own| tsecr.wrapping_sub(own) as i32) {
+                Some(..0) => one.evidence |= TIMESTAMP,
+                Some(_) => one.filled = true,
+                None => {}
             }
         }
     }
 
-    /// Bytes are acknowledged: sooner than the latest copy can have gone there and back?
-    fn covered(&mut self, start: u64, end: u64, ack: &Ack) {
-        if ack.min_rtt == 0 {
-            return;
-        }
+    /// Bytes are acknowledged: sooner than the latest copy can have gone there and back? `made` is when the
+    /// acknowledgement would have come without waiting on its way.
+    fn covered(&mut self, start: u64, end: u64, ack: &Ack, made: u64) {
         let low = (start.saturating_sub(RANGE_MAX), 0);
         for (key, one) in self.open.range_mut(low..(end, 0)) {
             let whole = key.0 >= start && one.end <= end;
             // A sixteenth less: the smallest round trip seen need not be the smallest there is.
             let least = ack.min_rtt - ack.min_rtt / 16;
-            if whole && ack.time < one.time + least {
-                one.evidence |= EARLY;
+            if whole && !one.told {
+                let early = ack.min_rtt > 0 && made.min(ack.time) < one.time + least;
+                one.evidence |= if early { EARLY } else { 0 };
+                one.told = true;
             }
         }
     }
@@ -483,19 +428,40 @@ impl Spurious {
         };
         if let Some(one) = self.open.remove(&key) {
             self.mark(&one);
+            let open = self.is_open(&one);
             let tally = self.tally.entry(one.key).or_default();
             if self.received.seen || self.acks_seen {
-                judge(tally, &one, self.received.seen);
+                if one.evidence & (TIMESTAMP | EARLY) != 0 {
+                    self.reported.0 += 1;
+                    self.reported.1 += u64::from(one.evidence & DSACK != 0);
+                }
+                judge(tally, &one, self.received.seen, open);
             } else {
                 tally.unseen += 1;
             }
         }
     }
 
+    /// Whether only the sender was seen, and what it was told leaves open whether an earlier copy arrived. A
+    /// receiver forgets a duplicate that it has not reported when the next segment comes (`tcp_data_queue`
+    /// clears `rx_opt.dsack`), as happens while it holds acknowledgements back, and acknowledgements get lost. So no
+    /// DSACK says something only where others that are known to be due have come; for segments sent one by one, as
+    /// a unit of several is answered once; and where there are timestamps, if the retransmission itself
+    /// filled the gap.
+    fn is_open(&self, one: &Resent) -> bool {
+        if self.received.seen || by_sender(one) {
+            return false;
+        }
+        let (due, came) = self.reported;
+        let unsure = due >= REPORTED_LEAST && came * 20 < due * 19;
+        let lost = self.acks.missed(one.answer.0, one.answer.1);
+        unsure || lost || one.joined || one.tsval.is_some() && !one.filled
+    }
+
     fn mark(&mut self, one: &Resent) {
         self.every = self.every.max(1);
         if self.closed.is_multiple_of(self.every) {
-            let judged = self.received.seen || self.acks_seen;
+            let judged = self.received.seen || self.acks_seen && !self.is_open(one);
             self.marks.push(Mark {
                 key: one.key,
                 time: one.time,
@@ -563,7 +529,7 @@ fn by_sender(one: &Resent) -> bool {
     one.evidence & (DSACK | TIMESTAMP | UNDONE_EDGE | EARLY) != 0
 }
 
-fn judge(tally: &mut Tally, one: &Resent, receiver_seen: bool) {
+fn judge(tally: &mut Tally, one: &Resent, receiver_seen: bool, open: bool) {
     let has = |bit: u8| u64::from(one.evidence & bit != 0);
     tally.segments += 1;
     tally.original_seen += has(ORIGINAL);
@@ -581,6 +547,7 @@ fn judge(tally: &mut Tally, one: &Resent, receiver_seen: bool) {
         tally.undecided += u64::from(unclear);
     } else {
         tally.sender_only += 1;
+        tally.open += u64::from(open);
     }
 }
 

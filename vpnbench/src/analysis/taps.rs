@@ -10,8 +10,9 @@
 //! symbols are known, at the end. On older ones a read is the release of a packet that had passed
 //! `tun.tx` and was neither dropped nor read since.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
+use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use vpnbench_common::catalog::Tap;
@@ -56,7 +57,7 @@ pub struct TapCount {
     pub throughput_bps: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     netns: u32,
     ifindex: u32,
@@ -119,7 +120,7 @@ struct Releases {
 #[derive(Debug, Default)]
 struct Queued {
     number: u64,
-    by_skb: HashMap<u64, u64>,
+    by_skb: FxHashMap<u64, u64>,
     order: VecDeque<(u64, u64)>,
 }
 
@@ -144,7 +145,7 @@ impl Queued {
 /// Counts packets per device and tap.
 #[derive(Debug, Default)]
 pub struct Taps {
-    counts: BTreeMap<Key, Count>,
+    counts: FxHashMap<Key, Count>,
     releases: BTreeMap<(u32, u32, u64), Releases>,
     queued: Queued,
     uncounted: u64,

@@ -58,7 +58,7 @@ fn apart(plan: &Plan) -> Result<Option<Vec<Recording>>, Failure> {
 fn together(plan: &Plan) -> Result<Report, Failure> {
     let import = begin(plan)?;
     let mut analyses = Analyses::new(import.start());
-    let summary = import.for_each(|event| analyses.observe(&event))?;
+    let summary = analyses.follow(|feed| import.for_each(|event| feed.observe(&event)))?;
     Ok(conclude(analyses, summary, &Given::default()))
 }
 

@@ -260,6 +260,10 @@ pub enum ExportFormat {
     Pcapng,
     /// One table for each kind of event, for DuckDB, Polars, Spark and ClickHouse
     Parquet,
+    /// Threads, taps, stages and TCP senders on one timeline, for Perfetto
+    Perfetto,
+    /// Stack samples, for flame graphs
+    Folded,
     /// One line of JSON for each event
     Jsonl,
 }

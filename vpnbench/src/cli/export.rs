@@ -9,9 +9,10 @@ use super::offline::conclude;
 use super::output::Output;
 use super::values::Destination;
 use super::{ExitStatus, Failure};
+use crate::analysis::stacks::Stacks;
 use crate::analysis::{Analyses, Context};
 use crate::explain::Given;
-use crate::export::{Names, lines, packets::Packets, tables::Tables};
+use crate::export::{Names, folded, lines, packets::Packets, perfetto::Timeline, tables::Tables};
 use crate::trace::{Event, Reader, Summary};
 
 pub(super) fn run(args: &ExportArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
@@ -29,6 +30,35 @@ pub(super) fn run(args: &ExportArgs, output: &mut Output) -> Result<ExitStatus, 
         ExportFormat::Jsonl => output.to(&args.output, |out, _| {
             each(args, |event| lines::write(&event, &names, &mut *out))
         })?,
+        ExportFormat::Perfetto => {
+            let mut left_out = 0;
+            output.to(&args.output, |out, _| {
+                let mut timeline = Timeline::begin(&context, &mut *out)?;
+                each(args, |event| timeline.add(&event, &names, &mut *out))?;
+                left_out = timeline.left_out;
+                Ok(())
+            })?;
+            if left_out > 0 {
+                log::warn!(
+                    "{left_out} packets of stages that hold too many at a time are not drawn"
+                );
+            }
+        }
+        ExportFormat::Folded => {
+            let mut samples = 0;
+            output.to(&args.output, |out, _| {
+                let mut stacks = Stacks::default();
+                each(args, |event| {
+                    stacks.observe(&event);
+                    Ok::<(), std::io::Error>(())
+                })?;
+                samples = folded::write(stacks, &context, out)?;
+                Ok(())
+            })?;
+            if samples == 0 {
+                log::warn!("the trace has no stack samples: record with --stacks");
+            }
+        }
         ExportFormat::Pcapng => {
             let mut left_out = 0;
             output.to(&args.output, |out, _| {

@@ -1,13 +1,16 @@
 //! A trace in the formats of other tools: pcapng for Wireshark, Parquet for DuckDB, Polars, Spark and
-//! ClickHouse, lines of JSON for everything else. docs/fleet.md has columns, units and queries.
+//! ClickHouse, Perfetto's timeline, folded stacks for flame graphs, lines of JSON for everything else. docs/fleet.md has columns, units and queries.
 
+pub mod folded;
 pub mod lines;
 pub mod packets;
+pub mod perfetto;
 pub mod tables;
 
 use std::collections::BTreeMap;
 
 use vpnbench_common::catalog::{KindRow, Tap};
+use vpnbench_common::event;
 use vpnbench_common::layout::Field;
 
 use crate::analysis::{Context, address, devices::Devices};
@@ -38,6 +41,7 @@ pub enum ExportError {
 #[derive(Debug)]
 pub struct Names {
     namespaces: BTreeMap<u32, String>,
+    captured: Vec<u32>,
     devices: Devices,
     /// Added to the clock of records to get Unix time, ns.
     utc: i64,
@@ -52,6 +56,13 @@ impl Names {
         Names {
             namespaces: all
                 .map(|one| (one.netns, context.namespace_name(one.netns)))
+                .collect(),
+            captured: start
+                .environment
+                .namespaces
+                .iter()
+                .filter(|one| one.captured)
+                .map(|one| one.netns)
                 .collect(),
             devices: Devices::new(context),
             utc: utc(start),
@@ -70,10 +81,26 @@ impl Names {
         self.namespaces.get(&netns).map(String::as_str)
     }
 
+    /// Whether a namespace is known from foreign captures only.
+    #[must_use]
+    pub fn is_captured(&self, netns: u32) -> bool {
+        self.captured.contains(&netns)
+    }
+
     /// Name of a device.
     #[must_use]
     pub fn device(&self, netns: u32, ifindex: u32) -> Option<String> {
         self.devices.name(netns, ifindex)
+    }
+}
+
+/// In which state TCP sends something again, in words.
+pub(super) fn state_of(again: &event::Retransmit) -> &'static str {
+    match (again.ca_state, again.pending) {
+        (4, _) => "in Loss",
+        (3, _) => "in Recovery",
+        (_, 5) => "as a tail loss probe",
+        _ => "outside of recovery",
     }
 }
 

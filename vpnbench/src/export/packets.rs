@@ -2,7 +2,7 @@
 //! of them, and a comment with what else is known: segments of the unit, and why TCP sent it again. Payload
 //! is not in traces, so packets are cut behind their headers; lengths are those on the wire.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 
 use etherparse::{
@@ -21,7 +21,7 @@ const UDP: u8 = 17;
 const RAW: u16 = 101;
 /// Longest length an IPv4 header can state.
 const IP4_MAX: u32 = 65_535;
-/// Retransmissions that wait for their packet.
+/// Retransmissions that wait for their packet; the oldest are given up.
 const WAITING_MAX: usize = 4096;
 
 type Key = (u32, [u8; 16], u16, [u8; 16], u16, u32);
@@ -32,6 +32,8 @@ pub struct Packets {
     interfaces: HashMap<(u8, u32, u32), u32>,
     /// Retransmissions whose packet was not seen yet: the state in which TCP sent it again.
     again: HashMap<Key, &'static str>,
+    /// In the order they came; those whose packet came are still there.
+    order: VecDeque<Key>,
     /// Packets that were written.
     pub written: u64,
     /// Packets of which the trace has no headers.
@@ -81,7 +83,7 @@ impl Packets {
     pub fn add(&mut self, event: &Event<'_>, names: &Names, out: &mut dyn Write) -> io::Result<()> {
         match event {
             Event::Packet(packet) => self.packet(packet, names, out),
-            Event::Retransmit(again) if self.again.len() < WAITING_MAX => {
+            Event::Retransmit(again) => {
                 let key = (
                     again.netns,
                     again.laddr,
@@ -90,13 +92,13 @@ impl Packets {
                     again.rport,
                     again.seq,
                 );
-                let state = match (again.ca_state, again.pending) {
-                    (4, _) => "in Loss",
-                    (3, _) => "in Recovery",
-                    (_, 5) => "as a tail loss probe",
-                    _ => "outside of recovery",
-                };
-                self.again.insert(key, state);
+                if self.again.insert(key, super::state_of(again)).is_none() {
+                    self.order.push_back(key);
+                }
+                while self.order.len() > WAITING_MAX {
+                    let oldest = self.order.pop_front();
+                    oldest.and_then(|key| self.again.remove(&key));
+                }
                 Ok(())
             }
             _ => Ok(()),

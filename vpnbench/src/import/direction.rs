@@ -109,7 +109,7 @@ impl Evidence {
 
     fn answers(&mut self, packet: &event::Packet, from: Address, to: Address) {
         let message = Message::of(packet);
-        if message.is_none() && packet.ip_proto != TCP || self.flows.len() >= FLOWS_MAX {
+        if message.is_none() && packet.ip_proto != TCP {
             return;
         }
         let (a, b) = ((from, packet.sport), (to, packet.dport));
@@ -117,6 +117,9 @@ impl Evidence {
         let (low, high) = (a.min(b), a.max(b));
         let key = (low.0, low.1, high.0, high.1);
         let now = packet.header.time_ns;
+        if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&key) {
+            return;
+        }
         let flow = self.flows.entry(key).or_default();
         let mut found = None;
         match message {
@@ -310,6 +313,8 @@ pub(super) struct Near {
     assumed: BTreeMap<(Address, Address), Address>,
     /// Packets whose direction is an assumption.
     pub(super) unsure: u64,
+    /// Ends of the last packet whose direction its addresses told, and whether it left.
+    last: Option<(Address, Address, bool)>,
 }
 
 /// A packet's ends, and whether it goes to a group.
@@ -359,13 +364,32 @@ impl Near {
         }
     }
 
+    /// Whether addresses tell the directions apart, so that what goes back has the other one.
+    fn is_told(&self, one: Address, other: Address) -> bool {
+        self.scores.get(&one) != self.scores.get(&other)
+    }
+
     /// Whether a packet leaves the host.
     pub(super) fn leaves(&mut self, item: &Item) -> bool {
+        if let Some(leaves) = item.outgoing {
+            return leaves;
+        }
+        let (from, to) = ends(&item.packet);
+        if let Some((one, other, leaves)) = self.last {
+            if (one, other) == (from, to) {
+                return leaves;
+            }
+            if (other, one) == (from, to) {
+                return !leaves;
+            }
+        }
         if let Some(leaves) = self.known(item) {
+            if !is_group(&item.packet) && self.is_told(from, to) {
+                self.last = Some((from, to, leaves));
+            }
             return leaves;
         }
         self.unsure += 1;
-        let (from, to) = ends(&item.packet);
         let pair = (from.min(to), from.max(to));
         if self.assumed.len() >= ASSUMED_MAX && !self.assumed.contains_key(&pair) {
             return true;
@@ -410,6 +434,7 @@ mod tests {
             partial: false,
             outgoing: None,
             look: 0,
+            carries: 0,
         }
     }
 

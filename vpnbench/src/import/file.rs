@@ -9,7 +9,7 @@ use super::pcap::Pcap;
 use super::pcapng::PcapNg;
 use super::record::{Head, Interface, Step};
 use super::window::Window;
-use crate::trace::{Code, Problem, Problems};
+use crate::trace::{self, Code, Problem, Problems};
 
 /// Bytes searched at a time for the place where records begin again.
 const SEARCH: usize = 1 << 16;
@@ -54,11 +54,7 @@ pub(super) struct CaptureFile {
 impl CaptureFile {
     /// Opens a file, or standard input for `-`, and reads its header.
     pub(super) fn open(path: &Path) -> Result<CaptureFile, ImportError> {
-        let name = match path.to_str() {
-            Some("-") => "standard input".to_owned(),
-            _ => path.display().to_string(),
-        };
-        CaptureFile::new(input::open(path)?, &name)
+        CaptureFile::new(input::open(path)?, &trace::Input::name(path))
     }
 
     /// Reads a capture, packed or not, from elsewhere.

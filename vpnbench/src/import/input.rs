@@ -1,10 +1,10 @@
 //! Bytes of a capture: a file, standard input or a named pipe; plain, gzip or zstd.
 
-use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use super::error::ImportError;
+use crate::trace;
 
 /// Signature of gzip (RFC 1952, section 2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -18,13 +18,11 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 /// Opens a capture, or standard input for `-`, and unpacks it by its first bytes.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Read + Send>, ImportError> {
     let failed = |source| ImportError::Open {
-        path: path.display().to_string(),
+        path: trace::Input::name(path),
         source,
     };
-    if path == Path::new("-") {
-        return unpacked(io::stdin()).map_err(failed);
-    }
-    unpacked(File::open(path).map_err(failed)?).map_err(failed)
+    let input = trace::Input::open(path).map_err(failed)?;
+    unpacked(input).map_err(failed)
 }
 
 /// Unpacks a stream by its first bytes.

@@ -118,6 +118,20 @@ pub(super) fn frame(link: u32, data: &[u8]) -> Option<Frame<'_>> {
     }
 }
 
+/// A packet behind a tunnel's header: an Ethernet frame, or IP without a link layer.
+pub(super) fn inside(data: &[u8], ethernet_in_front: bool) -> Option<Frame<'_>> {
+    let frame = if ethernet_in_front {
+        ethernet(data)?
+    } else {
+        Frame {
+            ethertype: by_version(data)?,
+            network: data,
+            ..Frame::default()
+        }
+    };
+    is_ip(frame.ethertype, frame.network).then_some(frame)
+}
+
 pub(super) fn half(data: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(data.get(at..at + 2)?.try_into().ok()?))
 }

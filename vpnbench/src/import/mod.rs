@@ -10,6 +10,7 @@
 //! One pass in bounded memory over all files at once, in the order of time. docs/captures.md has the
 //! rules.
 
+mod decapsulate;
 mod direction;
 mod duplicates;
 mod error;
@@ -42,7 +43,7 @@ use direction::Near;
 use duplicates::Duplicates;
 pub use error::ImportError;
 use file::CaptureFile;
-use places::{Places, Role};
+use places::{Found, Places, Role};
 pub use plan::{Place, Plan, Source};
 use stream::{Item, Stream};
 use survey::{carriers, survey};
@@ -69,6 +70,8 @@ struct Host {
     duplicates: [Duplicates; 2],
     /// Packets whose checksums are left to the device.
     partial: u64,
+    /// A tunnel device of it was captured.
+    tunnel: bool,
 }
 
 /// Captures that are being read.
@@ -136,11 +139,7 @@ impl Import {
                 });
             };
             first_ns = first_ns.min(first.time_ns);
-            let mut devices: Vec<stream::DeviceKey> =
-                waiting.iter().map(|item| item.device).collect();
-            devices.sort_unstable();
-            devices.dedup();
-            for device in devices {
+            for device in input.stream.devices() {
                 places.find(number, input.host, input.place, device, input.stream.file());
             }
         }
@@ -151,10 +150,12 @@ impl Import {
             inputs,
             hosts: nears
                 .into_iter()
-                .map(|near| Host {
+                .enumerate()
+                .map(|(number, near)| Host {
                     near,
                     duplicates: Default::default(),
                     partial: 0,
+                    tunnel: places.has_tunnel_device(number),
                 })
                 .collect(),
             places,
@@ -195,14 +196,15 @@ impl Import {
             events += 1;
             receive(event);
         };
-        while let Some((number, item)) = self.earliest()? {
-            self.last_ns = self.last_ns.max(item.time_ns);
-            self.item(number, item, &mut deliver);
+        while let Some((number, time_ns)) = self.earliest()? {
+            self.last_ns = self.last_ns.max(time_ns);
+            self.item(number, &mut deliver);
         }
         Ok(self.finish(events))
     }
 
-    fn earliest(&mut self) -> Result<Option<(usize, Item)>, ImportError> {
+    /// The input with the earliest packet, and when that was.
+    fn earliest(&mut self) -> Result<Option<(usize, u64)>, ImportError> {
         let mut first: Option<(u64, usize)> = None;
         for (number, input) in self.inputs.iter_mut().enumerate() {
             if let Some(time) = input.stream.next_ns()?
@@ -211,52 +213,51 @@ impl Import {
                 first = Some((time, number));
             }
         }
-        Ok(first.and_then(|(_, number)| {
-            let item = self.inputs[number].stream.next()?;
-            Some((number, item))
-        }))
+        Ok(first.map(|(time, number)| (number, time)))
     }
 
-    fn item(&mut self, number: usize, mut item: Item, deliver: &mut impl FnMut(Event<'_>)) {
-        let input = &self.inputs[number];
-        let place = self.places.find(
-            number,
-            input.host,
-            input.place,
-            item.device,
-            input.stream.file(),
-        );
+    /// Hands out the first packet of an input.
+    fn item(&mut self, number: usize, deliver: &mut impl FnMut(Event<'_>)) {
+        let input = &mut self.inputs[number];
+        let Some((item, inner, file)) = input.stream.next() else {
+            return;
+        };
+        let place = self
+            .places
+            .find(number, input.host, input.place, item.device, file);
+        // Where the tunnel device itself was captured, that is where its packets are.
+        let inner = inner.filter(|_| place.role == Role::Outer && !self.hosts[input.host].tunnel);
+        let tunnel = inner.map(|inner| {
+            let found = self
+                .places
+                .find(number, input.host, input.place, inner.device, file);
+            (inner, found)
+        });
         let host = &mut self.hosts[input.host];
         let leaves = match input.place {
             Place::Tap(tap) => matches!(tap, Tap::TunTx | Tap::OuterTx),
-            _ => host.near.leaves(&item),
+            _ => host.near.leaves(item),
         };
         host.partial += u64::from(item.partial && leaves);
         let duplicates = &mut host.duplicates[usize::from(place.role == Role::Outer)];
         if item.look != 0 && duplicates.is_copy(&item.packet, item.look) {
             return;
         }
-        let packet = &mut item.packet;
-        self.packets += 1;
-        packet.skb = NUMBERED | self.packets;
-        (packet.netns, packet.ifindex) = (place.netns, place.ifindex);
-        let (tap, probe) = match (place.role, leaves) {
-            (Role::Tunnel, true) => (Tap::TunTx, ProbeId::NetDevStartXmit),
-            (Role::Tunnel, false) => (Tap::TunWrite, ProbeId::NetifReceiveSkb),
-            (Role::Outer, true) => (Tap::OuterTx, ProbeId::NetDevStartXmit),
-            (Role::Outer, false) => (Tap::OuterRx, ProbeId::NetifReceiveSkb),
+        let mut hand = Hand {
+            tcp: &mut self.tcp,
+            packets: &mut self.packets,
+            leaves,
         };
-        packet.tap = tap as u8;
-        (packet.header.kind, packet.header.probe) = (Kind::Packet as u8, probe as u8);
-        let tcp = packet.ip_proto == TCP
-            && packet.flags & packet_flags::TRUNCATED == 0
-            && !packet.is_later_fragment();
-        if tcp && leaves {
-            self.tcp.leaves(packet, &item.options, deliver);
-        }
-        deliver(Event::Packet(packet));
-        if tcp && (!leaves || item.device.loopback) {
-            self.tcp.arrives(packet, &item.options, deliver);
+        match tunnel {
+            Some((mut inner, found)) if leaves => {
+                hand.over(&mut inner, found, deliver);
+                hand.over(item, place, deliver);
+            }
+            Some((mut inner, found)) => {
+                hand.over(item, place, deliver);
+                hand.over(&mut inner, found, deliver);
+            }
+            None => hand.over(item, place, deliver),
         }
     }
 
@@ -324,6 +325,41 @@ impl Import {
             list.push(Problem::data_loss(Code::LeftOut, message));
         }
         list
+    }
+}
+
+/// Hands packets of one direction over.
+struct Hand<'a> {
+    tcp: &'a mut Tcp,
+    packets: &'a mut u64,
+    leaves: bool,
+}
+
+impl Hand<'_> {
+    fn over(&mut self, item: &mut Item, place: Found, deliver: &mut impl FnMut(Event<'_>)) {
+        let leaves = self.leaves;
+        let packet = &mut item.packet;
+        *self.packets += 1;
+        packet.skb = NUMBERED | *self.packets;
+        (packet.netns, packet.ifindex) = (place.netns, place.ifindex);
+        let (tap, probe) = match (place.role, leaves) {
+            (Role::Tunnel, true) => (Tap::TunTx, ProbeId::NetDevStartXmit),
+            (Role::Tunnel, false) => (Tap::TunWrite, ProbeId::NetifReceiveSkb),
+            (Role::Outer, true) => (Tap::OuterTx, ProbeId::NetDevStartXmit),
+            (Role::Outer, false) => (Tap::OuterRx, ProbeId::NetifReceiveSkb),
+        };
+        packet.tap = tap as u8;
+        (packet.header.kind, packet.header.probe) = (Kind::Packet as u8, probe as u8);
+        let tcp = packet.ip_proto == TCP
+            && packet.flags & packet_flags::TRUNCATED == 0
+            && !packet.is_later_fragment();
+        if tcp && leaves {
+            self.tcp.leaves(packet, &item.options, deliver);
+        }
+        deliver(Event::Packet(packet));
+        if tcp && (!leaves || item.device.loopback) {
+            self.tcp.arrives(packet, &item.options, deliver);
+        }
     }
 }
 

@@ -48,6 +48,7 @@ impl Pcap {
     }
 
     /// Bytes to look at for a whole record, as far as its header tells.
+    #[inline]
     pub(super) fn needed(&self, bytes: &[u8]) -> usize {
         let captured = self.fields(bytes).map_or(0, |fields| fields.captured);
         self.record_header + captured.min(self.largest()) as usize
@@ -55,6 +56,7 @@ impl Pcap {
 
     /// The record at the beginning of `bytes`, which are all there is if they are fewer than
     /// [`Pcap::needed`].
+    #[inline]
     pub(super) fn step(&mut self, bytes: &[u8]) -> Step {
         if bytes.is_empty() {
             return Step::End;
@@ -111,6 +113,7 @@ impl Pcap {
         2 * self.record_header + self.largest() as usize
     }
 
+    #[inline]
     fn fields(&self, bytes: &[u8]) -> Option<Fields> {
         let header = bytes.get(..self.record_header)?;
         let word = |at: usize| {

@@ -50,6 +50,8 @@ pub(super) struct Found {
 
 struct Device {
     host: usize,
+    /// Its packets were found inside of others.
+    inside: bool,
     name: String,
     found: Found,
     l2_len: u32,
@@ -118,6 +120,7 @@ impl Places {
             .and_then(|one| one.name.clone())
             .filter(|name| key.ifindex == 0 && name != "any" && !name.is_empty());
         let role = match place {
+            _ if key.inside.is_some() => Role::Tunnel,
             Place::Inner | Place::Tap(Tap::TunTx | Tap::TunWrite) => Role::Tunnel,
             Place::Outer | Place::Tap(_) => Role::Outer,
             Place::Unknown => {
@@ -136,6 +139,10 @@ impl Places {
         let of_host = self.devices.iter().filter(|device| device.host == host);
         let ifindex = of_host.clone().count() as u32 + 1;
         let same_role = of_host.filter(|device| device.found.role == role).count();
+        let stated = match key.inside {
+            Some(encapsulation) => Some(format!("{}{same_role}", encapsulation.name())),
+            None => stated,
+        };
         let name = stated.unwrap_or_else(|| match (key.ifindex, key.loopback) {
             (0, true) => "lo".to_owned(),
             (0, false) => {
@@ -146,6 +153,7 @@ impl Places {
         });
         self.devices.push(Device {
             host,
+            inside: key.inside.is_some(),
             name,
             found: Found {
                 netns: netns(host),
@@ -157,6 +165,12 @@ impl Places {
         let number = self.devices.len() - 1;
         self.by_key.insert((file, key), number);
         number
+    }
+
+    /// Whether a tunnel device of a host was captured itself.
+    pub(super) fn has_tunnel_device(&self, host: usize) -> bool {
+        let mut own = self.devices.iter().filter(|one| one.host == host);
+        own.any(|one| one.found.role == Role::Tunnel && !one.inside)
     }
 
     /// The start frame. Devices that are found later are a change.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use rustc_hash::FxHasher;
 use vpnbench_common::event::{self, packet_flags};
 
+use super::decapsulate::{self, Encapsulation};
 use super::error::ImportError;
 use super::file::CaptureFile;
 use super::filter::Filter;
@@ -38,6 +39,8 @@ pub(super) struct Item {
     pub(super) outgoing: Option<bool>,
     /// Hash of the payload's beginning, where one file may hold a packet several times; else 0.
     pub(super) look: u32,
+    /// Number of the packet that it carries as it is, among those that wait; 0 if it carries none.
+    pub(super) carries: u64,
 }
 
 /// What tells the devices of a file apart.
@@ -51,6 +54,8 @@ pub(super) struct DeviceKey {
     pub(super) bare: bool,
     /// Whether it is the loopback device.
     pub(super) loopback: bool,
+    /// No device of the file: the tunnel whose packets were found inside of others.
+    pub(super) inside: Option<Encapsulation>,
 }
 
 /// What of a file was not used, or used with a reservation.
@@ -66,6 +71,7 @@ struct Counts {
     stepped_ns: i64,
     odd: u64,
     late: u64,
+    carried: u64,
 }
 
 /// One file.
@@ -74,6 +80,10 @@ pub(super) struct Stream {
     filter: Option<Filter>,
     segments: Segments,
     waiting: VecDeque<Item>,
+    /// Whether the first of them was handed out.
+    taken: bool,
+    /// Packets inside of those that wait, with the numbers these have for them.
+    inner: VecDeque<(u64, Item)>,
     counts: Counts,
     /// Added to times, for clocks that were set back.
     shift_ns: i64,
@@ -96,6 +106,8 @@ impl Stream {
             filter: filter.transpose()?,
             segments: Segments::default(),
             waiting: VecDeque::new(),
+            taken: false,
+            inner: VecDeque::new(),
             counts: Counts::default(),
             shift_ns: 0,
             odd: 0,
@@ -134,18 +146,45 @@ impl Stream {
 
     /// When the next packet was seen.
     pub(super) fn next_ns(&mut self) -> Result<Option<u64>, ImportError> {
+        if std::mem::take(&mut self.taken) {
+            self.waiting.pop_front();
+        }
         self.ahead(REORDER)?;
         Ok(self.waiting.front().map(|item| item.time_ns))
     }
 
-    /// The next packet.
-    pub(super) fn next(&mut self) -> Option<Item> {
-        let item = self.waiting.pop_front()?;
-        self.counts.late += u64::from(item.time_ns < self.delivered_ns);
-        self.delivered_ns = self.delivered_ns.max(item.time_ns);
-        Some(item)
+    /// Devices of the packets that were read and not handed out.
+    pub(super) fn devices(&self) -> Vec<DeviceKey> {
+        let inner = self.inner.iter().map(|(_, item)| item.device);
+        let all = self.waiting.iter().map(|item| item.device).chain(inner);
+        let all: std::collections::BTreeSet<DeviceKey> = all.collect();
+        all.into_iter().collect()
     }
 
+    /// The packet that [`Stream::next_ns`] spoke of, where it stands: once, as that call moves on. Beside it the
+    /// file, and what it carries.
+    pub(super) fn next(&mut self) -> Option<(&mut Item, Option<Item>, &CaptureFile)> {
+        let item = self.waiting.front_mut()?;
+        let mut carried = None;
+        if item.carries != 0 {
+            // Few were put in another order, so it is one of the first.
+            let place = self
+                .inner
+                .iter()
+                .position(|(number, _)| *number == item.carries);
+            let found = place.and_then(|place| self.inner.remove(place));
+            carried = found.map(|(_, mut inner)| {
+                (inner.time_ns, inner.packet.header.time_ns) = (item.time_ns, item.time_ns);
+                inner
+            });
+        }
+        self.taken = true;
+        self.counts.late += u64::from(item.time_ns < self.delivered_ns);
+        self.delivered_ns = self.delivered_ns.max(item.time_ns);
+        Some((item, carried, &self.file))
+    }
+
+    #[inline]
     fn read(&mut self) -> Result<(), ImportError> {
         let Some(captured) = self.file.next() else {
             self.ended = true;
@@ -178,7 +217,36 @@ impl Stream {
             self.snap_length = captured.snap_length.max(kept);
         }
         counts.unreadable += u64::from(found.packet.flags & packet_flags::TRUNCATED != 0);
-        self.segments.of(&mut found, frame.segment);
+        let inside = decapsulate::inner(&found);
+        let inside = inside.and_then(|one| Some((one, headers(&one.frame, one.original)?)));
+        let mut carries = 0;
+        if let Some((inner, mut read)) = inside {
+            counts.carried += 1;
+            carries = counts.carried;
+            self.segments.of(&mut read, 0);
+            decapsulate::share_segments(&mut found.packet, &read.packet);
+            let device = DeviceKey {
+                interface: captured.interface,
+                ifindex: frame.ifindex,
+                bare: true,
+                loopback: false,
+                inside: Some(inner.encapsulation),
+            };
+            let item = Item {
+                time_ns: captured.time_ns,
+                device,
+                packet: read.packet,
+                options: read.options,
+                partial: read.partial,
+                outgoing: None,
+                look: 0,
+                carries: 0,
+            };
+            self.inner.push_back((carries, item));
+        }
+        if found.packet.gso_segs <= 1 {
+            self.segments.of(&mut found, frame.segment);
+        }
         let device = device(captured.link, captured.interface, &frame);
         let offset = captured.offset;
         let outgoing = captured.outgoing.or(frame.outgoing);
@@ -190,6 +258,7 @@ impl Stream {
             packet: found.packet,
             outgoing,
             look: frame.hardware.map_or(0, |_| look(found.payload)),
+            carries,
         };
         self.insert(item, offset);
         Ok(())
@@ -347,6 +416,15 @@ impl Stream {
         );
         say(
             Severity::Info,
+            Code::Inside,
+            counts.carried,
+            format!(
+                "{} packets carry another one as it is: it is taken to pass the tunnel device at the same moment, unless that device was captured itself",
+                counts.carried
+            ),
+        );
+        say(
+            Severity::Info,
             Code::LeftOut,
             counts.not_ip,
             format!("{} packets are not IP and are left out", counts.not_ip),
@@ -403,5 +481,6 @@ fn device(link: u32, interface: u32, frame: &Frame<'_>) -> DeviceKey {
         ifindex: frame.ifindex,
         bare,
         loopback: link::is_loopback(link, frame.hardware),
+        inside: None,
     }
 }

@@ -15,7 +15,7 @@ use std::thread;
 
 use crate::import::{Import, ImportError, Plan};
 use crate::trace::model::Start;
-use crate::trace::{Code, Event, Input, Problem, Reader, Summary, TraceError};
+use crate::trace::{Batch, Code, Event, Input, Problem, Reader, Summary, TraceError};
 use clock::{Aligned, Crossings};
 use metadata::Marked;
 use tag::{Fields, MACHINES_MAX, Tag};
@@ -234,26 +234,17 @@ fn produce(
     recording: &Recording,
     tag: &Tag,
     clock: &Aligned,
-    sender: SyncSender<Vec<u64>>,
+    sender: SyncSender<Batch>,
 ) -> Result<Summary, JoinError> {
     let fields = Fields::new();
-    let mut batch: Vec<u64> = Vec::with_capacity(BATCH + 128);
+    let mut batch = Batch::with_room(BATCH);
     let summary = recording.open()?.for_each(|event| {
-        let from = batch.len();
-        batch.extend(
-            event
-                .bytes()
-                .chunks_exact(8)
-                .map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())),
-        );
-        batch[from] = clock.mapping.of(batch[from]);
-        tag.record(&fields, &mut batch[from..]);
-        if batch.len() >= BATCH {
+        let record = batch.push(&event);
+        record[0] = clock.mapping.of(record[0]);
+        tag.record(&fields, record);
+        if batch.words() >= BATCH {
             // The receiver takes everything; it is gone only if it panicked.
-            let _ = sender.send(std::mem::replace(
-                &mut batch,
-                Vec::with_capacity(BATCH + 128),
-            ));
+            let _ = sender.send(std::mem::replace(&mut batch, Batch::with_room(BATCH)));
         }
     })?;
     let _ = sender.send(batch);
@@ -262,33 +253,37 @@ fn produce(
 
 /// Records of one recording that arrive in batches.
 struct Queue {
-    receiver: Receiver<Vec<u64>>,
-    batch: Vec<u64>,
+    receiver: Receiver<Batch>,
+    batch: Batch,
     at: usize,
 }
 
 impl Queue {
-    fn new(receiver: Receiver<Vec<u64>>) -> Queue {
+    fn new(receiver: Receiver<Batch>) -> Queue {
         Queue {
             receiver,
-            batch: Vec::new(),
+            batch: Batch::default(),
             at: 0,
         }
     }
 
     /// Time of the next record; `None` at the end.
     fn next_ns(&mut self) -> Option<u64> {
-        while self.at >= self.batch.len() {
+        while self.at >= self.batch.words() {
             self.batch = self.receiver.recv().ok()?;
             self.at = 0;
         }
-        self.batch.get(self.at).copied()
+        self.batch.time_at(self.at)
     }
 
     fn take(&mut self) -> Option<Event<'_>> {
-        let event = Event::first(self.batch.get(self.at..)?);
-        self.at += event.map_or(2, |event| event.bytes().len() / 8);
-        event
+        let Some((event, next)) = self.batch.at(self.at) else {
+            // Nothing that is sent is unknown; were it, it would end here.
+            self.at = self.batch.words();
+            return None;
+        };
+        self.at = next;
+        Some(event)
     }
 }
 

@@ -95,6 +95,8 @@ pub(super) fn spurious(output: &retransmits::Output) -> Option<Spurious> {
         tally.undecided
     };
     let judged = tally.segments - open;
+    // Seen from the sender alone the count is a lower bound, and so is the ratio.
+    let unknown = output.unjudged + open + tally.open;
     Some(Spurious {
         count: tally.spurious,
         ratio: (!output.verdicts_incomplete && judged > 0)
@@ -107,8 +109,8 @@ pub(super) fn spurious(output: &retransmits::Output) -> Option<Spurious> {
             timestamps: sender_seen.then_some(tally.timestamps),
             early: sender_seen.then_some(tally.early),
         },
-        judged,
-        unknown: output.unjudged + open,
+        judged: judged.saturating_sub(tally.open),
+        unknown,
         sender_agrees: (tally.compared > 0).then(|| tally.agree as f64 / tally.compared as f64),
     })
 }

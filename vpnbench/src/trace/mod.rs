@@ -5,6 +5,7 @@
 //! the events back in the order of time, in one pass and in bounded memory. A file that is damaged
 //! or cut short is read as far as possible, and what is missing is stated as a [`Problem`].
 
+mod batch;
 mod codec;
 mod command_output;
 mod error;
@@ -24,6 +25,7 @@ mod upgrade;
 mod varint;
 mod writer;
 
+pub use batch::Batch;
 pub use error::TraceError;
 pub use event::Event;
 pub use file::{Existing, TraceFile};

@@ -63,6 +63,8 @@ pub enum Code {
     LeftOut,
     /// Units of a capture that hold several segments.
     SuperPackets,
+    /// Packets of a capture that carry others as they are.
+    Inside,
     /// The clock of a capture was set while capturing.
     ClockStep,
     /// The same packet stands in a capture more than once.

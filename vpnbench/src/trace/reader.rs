@@ -26,6 +26,29 @@ pub enum Input {
     Stdin(io::Stdin),
 }
 
+impl Input {
+    /// Opens a file, or standard input for `-`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn open(path: &Path) -> io::Result<Input> {
+        if path == Path::new("-") {
+            return Ok(Input::Stdin(io::stdin()));
+        }
+        File::open(path).map(Input::File)
+    }
+
+    /// Name of what a path stands for, for messages.
+    #[must_use]
+    pub fn name(path: &Path) -> String {
+        if path == Path::new("-") {
+            return "standard input".to_owned();
+        }
+        path.display().to_string()
+    }
+}
+
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -70,12 +93,9 @@ impl Reader<Input> {
     /// What cannot be opened, is not a trace, was written by a newer version, or ends before its
     /// start frame is complete.
     pub fn open(path: &Path) -> Result<Self, TraceError> {
-        if path == Path::new("-") {
-            return Reader::named(Input::Stdin(io::stdin()), "standard input");
-        }
-        let name = path.display().to_string();
-        match File::open(path) {
-            Ok(file) => Reader::named(Input::File(file), &name),
+        let name = Input::name(path);
+        match Input::open(path) {
+            Ok(input) => Reader::named(input, &name),
             Err(source) => Err(TraceError::Open {
                 operation: "open",
                 path: name,

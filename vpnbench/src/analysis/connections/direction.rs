@@ -110,6 +110,8 @@ pub(super) struct Direction {
     sequence: Sequence,
     /// Where its packets are seen first.
     tap: Option<(u8, u32, u32)>,
+    /// Where the receiver's segments reach the sender's host first.
+    answers: Option<(u8, u32, u32)>,
     highest: u64,
     spurious: Spurious,
     episodes: Episodes,
@@ -125,6 +127,13 @@ pub(super) struct Direction {
 }
 
 impl Direction {
+    /// A direction of which the sender is known from foreign captures.
+    pub(super) fn captured() -> Direction {
+        let mut direction = Direction::default();
+        direction.what_if.measure_times_only();
+        direction
+    }
+
     /// Whether this tap is where this direction's packets are seen first.
     pub(super) fn at_tap(&mut self, packet: &event::Packet) -> bool {
         let here = (packet.tap, packet.netns, packet.ifindex);
@@ -166,6 +175,16 @@ impl Direction {
             end,
             segment,
         });
+    }
+
+    /// A segment of the receiver reaches the sender's device.
+    pub(super) fn answered(&mut self, packet: &event::Packet) {
+        let here = (packet.tap, packet.netns, packet.ifindex);
+        if packet.ip_version == 4 && *self.answers.get_or_insert(here) == here {
+            let time = packet.header.time_ns;
+            self.spurious
+                .answer_came(time, packet.ip_id, packet.segments());
+        }
     }
 
     /// Whether TCP discards a segment that reaches this end. `tick_ns`: nanoseconds of a jiffy.
@@ -225,12 +244,14 @@ impl Direction {
         self.duplicates += u64::from(probe.payload_len > 0 && behind < 0);
         let una = self.sequence.place(state.snd_una);
         let ack = self.sequence.near(probe.ack);
-        let blocks = blocks(probe, &self.sequence);
-        let dsack = dsack(&blocks, ack);
+        let (blocks, count) = blocks(probe, &self.sequence);
+        let blocks = &blocks[..count];
+        let dsack = dsack(blocks, ack);
         if let Some((start, _)) = dsack.filter(|_| !discarded) {
             self.dsacks[usize::from(start >= ack)] += 1;
         }
         let tsecr = (probe.options & 1 != 0).then_some(probe.tsecr);
+        let tsval = tsecr.map(|_| probe.tsval);
         let mut sacked = [(0, 0); 4];
         let kept = blocks.iter().skip(usize::from(dsack.is_some()));
         for (slot, block) in sacked.iter_mut().zip(kept) {
@@ -241,9 +262,11 @@ impl Direction {
             una,
             ack,
             tsecr,
+            tsval,
             dsack,
             sacked,
             min_rtt: u64::from(state.min_rtt_us) * 1000,
+            srtt: u64::from(state.srtt_8us) * 1000 / 8,
         });
         let pure = probe.payload_len == 0;
         if discarded {
@@ -379,15 +402,15 @@ impl Direction {
     }
 }
 
-fn blocks(probe: &event::TcpProbe, sequence: &Sequence) -> Vec<(u64, u64)> {
+/// The SACK blocks and how many there are.
+fn blocks(probe: &event::TcpProbe, sequence: &Sequence) -> ([(u64, u64); 4], usize) {
     let count = usize::from(probe.sack_count.min(4));
-    let pairs = probe.sack[..count * 2].chunks_exact(2);
-    pairs
-        .map(|pair| {
-            let start = sequence.near(pair[0]);
-            (start, start + u64::from(pair[1].wrapping_sub(pair[0])))
-        })
-        .collect()
+    let mut blocks = [(0, 0); 4];
+    for (block, pair) in blocks[..count].iter_mut().zip(probe.sack.chunks_exact(2)) {
+        let start = sequence.near(pair[0]);
+        *block = (start, start + u64::from(pair[1].wrapping_sub(pair[0])));
+    }
+    (blocks, count)
 }
 
 /// The DSACK block (RFC 2883, section 4): the first one, below the acknowledgement or inside the

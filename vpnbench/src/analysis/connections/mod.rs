@@ -32,6 +32,13 @@ pub use direction::{SenderSums, TcpFlow};
 
 /// Connections that are followed at a time.
 const LIVE_MAX: usize = 4096;
+/// Where there is no room, connections of which nothing was seen for so long are taken to be over, ns: the
+/// time that a closed one waits for stragglers (`TCP_TIMEWAIT_LEN`).
+const IDLE_NS: u64 = 60_000_000_000;
+/// Both ends have closed, and nothing was seen for so long, ns.
+const CLOSED_NS: u64 = 1_000_000_000;
+/// How often room is looked for, ns.
+const LOOK_NS: u64 = 100_000_000;
 /// Directions of ended connections that are kept one by one.
 const ENDED_MAX: usize = 1024;
 /// `IPPROTO_TCP`.
@@ -69,6 +76,10 @@ struct Connection {
     directions: [Direction; 2],
     /// Sequence number of the last SYN without ACK.
     syn: Option<u32>,
+    /// Last event, ns.
+    last_ns: u64,
+    /// Which ends have sent a FIN.
+    finished: [bool; 2],
 }
 
 /// Follows all connections.
@@ -78,8 +89,12 @@ pub struct Connections {
     ended: Vec<TcpFlow>,
     retransmits: Retransmits,
     unfollowed: u64,
+    /// When room was last looked for, ns.
+    looked_ns: u64,
     unlisted: u64,
     hz: Option<u32>,
+    /// All that is known comes from foreign captures.
+    captured: bool,
     rules: FxHashMap<u32, Rules>,
 }
 
@@ -117,7 +132,9 @@ impl Connections {
     #[must_use]
     pub fn of(start: &Start) -> Connections {
         let namespaces = start.environment.namespaces.iter();
+        let captured = namespaces.clone().all(|one| one.captured);
         Connections {
+            captured: captured && namespaces.len() > 0,
             hz: start.host.hz,
             rules: namespaces
                 .map(|one| (one.netns, Rules::of(start, one.netns)))
@@ -126,12 +143,46 @@ impl Connections {
         }
     }
 
-    fn connection(&mut self, key: Key) -> Option<(&mut Connection, &FxHashMap<u32, Rules>)> {
-        if !self.live.contains_key(&key) && self.live.len() >= LIVE_MAX {
+    fn connection(
+        &mut self,
+        key: Key,
+        now: u64,
+    ) -> Option<(&mut Connection, &FxHashMap<u32, Rules>)> {
+        if self.live.len() >= LIVE_MAX && !self.live.contains_key(&key) && !self.make_room(now) {
             self.unfollowed += 1;
             return None;
         }
-        Some((self.live.entry(key).or_default(), &self.rules))
+        let captured = self.captured;
+        let fresh = || {
+            let mut connection = Box::<Connection>::default();
+            if captured {
+                connection.directions = [Direction::captured(), Direction::captured()];
+            }
+            connection
+        };
+        let connection = self.live.entry(key).or_insert_with(fresh);
+        connection.last_ns = now;
+        Some((connection, &self.rules))
+    }
+
+    /// Ends connections that are over, as far as packets tell; whether there were any.
+    fn make_room(&mut self, now: u64) -> bool {
+        if self.looked_ns != 0 && now < self.looked_ns + LOOK_NS {
+            return false;
+        }
+        self.looked_ns = now;
+        let over = |one: &Connection| {
+            let silent = now.saturating_sub(one.last_ns);
+            silent >= IDLE_NS || silent >= CLOSED_NS && one.finished == [true; 2]
+        };
+        let live = self.live.iter();
+        let over = live.filter(|(_, one)| over(one)).map(|(key, _)| *key);
+        let mut over: Vec<Key> = over.collect();
+        over.sort_unstable_by_key(|key| (key.version, key.low, key.high));
+        for key in &over {
+            self.end(*key);
+        }
+        !over.is_empty()
     }
 
     fn packet(&mut self, packet: &event::Packet) {
@@ -141,22 +192,28 @@ impl Connections {
         }
         let tap = Tap::from_number(packet.tap);
         let sends = [Tap::TunQueue, Tap::TunTx, Tap::OuterQueue, Tap::OuterTx];
-        if !tap.is_some_and(|tap| sends.contains(&tap)) {
-            return;
-        }
         let from = (packet.saddr, packet.sport);
         let to = (packet.daddr, packet.dport);
         let (key, index) = key(packet.ip_version, from, to);
+        if !tap.is_some_and(|tap| sends.contains(&tap)) {
+            let arrives = matches!(tap, Some(Tap::TunWrite | Tap::OuterRx));
+            if let Some(connection) = self.live.get_mut(&key).filter(|_| arrives) {
+                let [_, theirs] = connection.pair(index);
+                theirs.answered(packet);
+            }
+            return;
+        }
         let opens = packet.tcp_flags & (SYN | ACK) == SYN;
         if opens {
-            self.opened(key, packet.seq);
+            self.opened(key, packet.seq, packet.header.time_ns);
         }
         if packet.payload_len == 0 && !opens && !self.live.contains_key(&key) {
             return;
         }
-        let Some((connection, _)) = self.connection(key) else {
+        let Some((connection, _)) = self.connection(key, packet.header.time_ns) else {
             return;
         };
+        connection.finished[index] |= packet.tcp_flags & FIN != 0;
         let [ours, theirs] = connection.pair(index);
         if !ours.at_tap(packet) {
             return;
@@ -169,12 +226,12 @@ impl Connections {
     }
 
     /// A SYN: the same ports with another initial sequence number are another connection.
-    fn opened(&mut self, key: Key, seq: u32) {
+    fn opened(&mut self, key: Key, seq: u32, now: u64) {
         let known = self.live.get(&key).map(|one| one.syn);
         if known.is_some_and(|known| known != Some(seq)) {
             self.end(key);
         }
-        if let Some((connection, _)) = self.connection(key) {
+        if let Some((connection, _)) = self.connection(key, now) {
             connection.syn = Some(seq);
         }
     }
@@ -183,15 +240,16 @@ impl Connections {
         let local = (probe.laddr, probe.lport);
         let remote = (probe.raddr, probe.rport);
         let (key, index) = key(probe.ip_version, local, remote);
-        let Some((connection, rules)) = self.connection(key) else {
+        let time = probe.header.time_ns;
+        let Some((connection, rules)) = self.connection(key, time) else {
             return;
         };
-        let time = probe.header.time_ns;
+        let fin = u32::from(probe.tcp_flags & FIN != 0);
+        connection.finished[1 - index] |= fin != 0;
         let [ours, theirs] = connection.pair(index);
         let end = flow(probe.netns, probe.ip_version, local, remote);
         let rules = rules.get(&probe.netns);
         ours.sends_from(end, rules);
-        let fin = u32::from(probe.tcp_flags & FIN != 0);
         let tick_ns = rules.map_or_else(|| Rules::default().tick_ns, |rules| rules.tick_ns);
         let discarded = ours.discards(probe, tick_ns);
         if probe.payload_len + fin > 0 {
@@ -218,7 +276,7 @@ impl Connections {
         let local = (event.laddr, event.lport);
         let remote = (event.raddr, event.rport);
         let (key, index) = key(event.ip_version, local, remote);
-        let Some((connection, rules)) = self.connection(key) else {
+        let Some((connection, rules)) = self.connection(key, event.header.time_ns) else {
             return;
         };
         let [ours, _] = connection.pair(index);

@@ -69,6 +69,8 @@ pub struct Pairing {
     /// Namespaces known from foreign captures.
     captured: Vec<u32>,
     without_recv: bool,
+    /// A capture of a single host: nothing that leaves it can be found elsewhere.
+    alone: bool,
     inner: Units,
     outer: Units,
     /// Inner packets between tunnel devices.
@@ -112,6 +114,7 @@ impl Pairing {
         let namespaces = start.environment.namespaces.iter();
         let captured = namespaces.filter(|one| one.captured);
         self.captured = captured.map(|one| one.netns).collect();
+        self.alone = self.captured.len() == 1 && start.environment.namespaces.len() == 1;
         let attached = |id: ProbeId| {
             start
                 .probes
@@ -165,6 +168,16 @@ impl Pairing {
         let Some(host) = self.host(packet.netns) else {
             return;
         };
+        let one = &mut self.hosts[host as usize];
+        if self.alone && !one.has_tunnel && matches!(tap, Tap::OuterTx | Tap::OuterRx) {
+            // No queue, no daemon and no other host that anything could be looked for in.
+            let fragment = u64::from(packet.frag & 0x3fff != 0);
+            match tap {
+                Tap::OuterTx => one.fragments.0 += fragment,
+                _ => one.fragments.1 += fragment,
+            }
+            return;
+        }
         let id = identity(packet);
         match tap {
             Tap::TunQueue => self.tun_queue(host, packet, id),
@@ -207,7 +220,7 @@ impl Pairing {
         if let Some(unit) = self.inner.get_mut(number) {
             fill(unit);
         }
-        if let Some(id) = &id {
+        if let Some(id) = id.as_ref().filter(|_| !self.alone) {
             self.tunnel
                 .depart(host, packet, id, number, &mut self.closed);
             self.note_fates(id.flow);
@@ -353,7 +366,7 @@ impl Pairing {
         let one = &mut self.hosts[host as usize];
         one.carried[0].outer(packet, id.as_ref());
         one.fragments.0 += u64::from(packet.frag & 0x3fff != 0);
-        if let Some(id) = &id {
+        if let Some(id) = id.as_ref().filter(|_| !self.alone) {
             self.wire.depart(host, packet, id, number, &mut self.closed);
             self.note_fates(id.flow);
         }

@@ -1,6 +1,7 @@
 //! What TCP senders sent twice, and what they believe about reordering.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, VecDeque};
 
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
@@ -59,7 +60,7 @@ struct Sender {
 pub(super) struct Repeats {
     senders: FxHashMap<u64, Sender>,
     sources: BTreeSet<(u8, [u8; 16])>,
-    beliefs: BTreeMap<(u32, u64), (Ends, TcpBelief)>,
+    beliefs: FxHashMap<(u32, u64), (Ends, TcpBelief)>,
 }
 
 type Ends = (u8, [u8; 16], u16, [u8; 16], u16);
@@ -74,23 +75,23 @@ impl Repeats {
             Tap::TunTx as u8,
             Tap::OuterTx as u8,
         ];
-        if !self.senders.contains_key(&id.flow) {
-            if !leaves.contains(&packet.tap) || self.senders.len() >= FLOWS_MAX {
-                return false;
+        let room = self.senders.len() < FLOWS_MAX;
+        let sender = match self.senders.entry(id.flow) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(fresh) => {
+                if !leaves.contains(&packet.tap) || !room {
+                    return false;
+                }
+                self.sources.insert((packet.ip_version, packet.saddr));
+                fresh.insert(Sender {
+                    netns: packet.netns,
+                    ifindex: packet.ifindex,
+                    tap: packet.tap,
+                    numbers: Unwrap::default(),
+                    end: i64::MIN,
+                    repeats: VecDeque::new(),
+                })
             }
-            self.sources.insert((packet.ip_version, packet.saddr));
-            let sender = Sender {
-                netns: packet.netns,
-                ifindex: packet.ifindex,
-                tap: packet.tap,
-                numbers: Unwrap::default(),
-                end: i64::MIN,
-                repeats: VecDeque::new(),
-            };
-            self.senders.insert(id.flow, sender);
-        }
-        let Some(sender) = self.senders.get_mut(&id.flow) else {
-            return false;
         };
         let first = (sender.netns, sender.ifindex, sender.tap)
             == (packet.netns, packet.ifindex, packet.tap);
@@ -153,9 +154,9 @@ impl Repeats {
             });
         let mut rows: Vec<TcpBelief> = rows.collect();
         rows.sort_by(|a, b| {
-            b.reord_seen
-                .cmp(&a.reord_seen)
-                .then_with(|| a.local.cmp(&b.local))
+            let order = b.reord_seen.cmp(&a.reord_seen);
+            let order = order.then_with(|| a.local.cmp(&b.local));
+            order.then_with(|| (&a.remote, &a.namespace).cmp(&(&b.remote, &b.namespace)))
         });
         rows
     }

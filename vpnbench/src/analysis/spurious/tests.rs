@@ -35,7 +35,9 @@ fn ack(time: u64, una: u64, ack: u64) -> Ack {
         tsecr: None,
         dsack: None,
         sacked: [(0, 0); 4],
+        tsval: None,
         min_rtt: MS,
+        srtt: MS,
     }
 }
 

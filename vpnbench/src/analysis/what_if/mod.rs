@@ -112,6 +112,8 @@ pub struct WhatIf {
     /// Segments before anything was out of order: the same in all cases.
     plain: u64,
     measured: Measured,
+    /// The sender's own state is not known: round trips are measured, and that is all.
+    times_only: bool,
 }
 
 /// One sender, ended.
@@ -135,9 +137,17 @@ impl WhatIf {
         self.replay.set_rules(rules);
     }
 
+    /// A sender known from foreign captures: the model would have nothing to begin with, and its outcome is
+    /// left out of the report.
+    pub fn measure_times_only(&mut self) {
+        self.times_only = true;
+    }
+
     /// A segment that reached the sender was discarded for its old timestamp.
     pub fn discarded(&mut self, tsecr: Option<u32>) {
-        self.replay.discarded(tsecr);
+        if !self.times_only {
+            self.replay.discarded(tsecr);
+        }
     }
 
     /// New data leaves.
@@ -152,6 +162,10 @@ impl WhatIf {
         state: &State,
         verdicts: &Spurious,
     ) -> Option<u64> {
+        if self.times_only {
+            let board = &mut self.replay.board;
+            return board.acknowledged(arrived.now, arrived.ack, arrived.blocks);
+        }
         let rtt = self.replay.acknowledged(arrived, state);
         let tick = self.replay.rules().tick_ns;
         self.measured = Measured {
@@ -171,12 +185,18 @@ impl WhatIf {
 
     /// The congestion state changes.
     pub fn congestion(&mut self, now: u64, new: u32, state: &State) {
-        self.replay.congestion(now, new, state);
+        if !self.times_only {
+            self.replay.congestion(now, new, state);
+        }
     }
 
     /// The kernel sends a range again.
     pub fn resent(&mut self, now: u64, start: u64, end: u64, state: &State) {
-        self.replay.resent(now, start, end, state);
+        if self.times_only {
+            self.replay.board.resent(now, start, end);
+        } else {
+            self.replay.resent(now, start, end, state);
+        }
     }
 
     fn release(&mut self, now: u64, verdicts: &Spurious) {

@@ -23,8 +23,15 @@ const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 /// `ICSK_TIME_RETRANS`
 const PENDING_RETRANS: u8 = 1;
-/// Sockets that are followed.
+/// Sockets that are followed at a time.
 const SOCKETS_MAX: usize = 8192;
+/// Where there is no room, sockets of which nothing was seen for so long are taken to be closed, ns
+/// (`TCP_TIMEWAIT_LEN`).
+const IDLE_NS: u64 = 60_000_000_000;
+/// The same for sockets of which both ends have sent their last byte.
+const CLOSED_NS: u64 = 1_000_000_000;
+/// How often room is looked for, ns.
+const LOOK_NS: u64 = 100_000_000;
 /// Congestion window of a socket whose window is not known: none that would hold it back.
 const WINDOW: u32 = 1 << 20;
 /// Segment size without a handshake or a full segment.
@@ -54,6 +61,10 @@ struct Socket {
     /// Bytes of options in segments with data.
     options: u32,
     largest: u32,
+    /// Last segment, ns.
+    last_ns: u64,
+    /// Whether this end and the other one have sent a FIN.
+    finished: [bool; 2],
 }
 
 /// Sequence numbers as a running count, from the first one seen.
@@ -92,22 +103,41 @@ pub(super) struct Tcp {
     numbers: u64,
     pub(super) sureness: Sureness,
     pub(super) unfollowed: u64,
+    /// When room was last looked for, ns.
+    looked_ns: u64,
 }
 
 impl Tcp {
-    fn socket(&mut self, key: Key) -> Option<&mut Socket> {
-        if self.sockets.len() >= SOCKETS_MAX && !self.sockets.contains_key(&key) {
+    fn socket(&mut self, key: Key, now: u64) -> Option<&mut Socket> {
+        let full = self.sockets.len() >= SOCKETS_MAX && !self.sockets.contains_key(&key);
+        if full && !self.make_room(now) {
             self.unfollowed += 1;
             return None;
         }
         let numbers = &mut self.numbers;
-        Some(self.sockets.entry(key).or_insert_with(|| {
+        let socket = self.sockets.entry(key).or_insert_with(|| {
             *numbers += 1;
             Box::new(Socket {
                 number: *numbers,
                 ..Socket::default()
             })
-        }))
+        });
+        socket.last_ns = now;
+        Some(socket)
+    }
+
+    /// Forgets sockets that are closed, as far as packets tell; whether there were any.
+    fn make_room(&mut self, now: u64) -> bool {
+        if self.looked_ns != 0 && now < self.looked_ns + LOOK_NS {
+            return false;
+        }
+        self.looked_ns = now;
+        let before = self.sockets.len();
+        self.sockets.retain(|_, one| {
+            let silent = now.saturating_sub(one.last_ns);
+            silent < CLOSED_NS || silent < IDLE_NS && one.finished != [true; 2]
+        });
+        self.sockets.len() < before
     }
 
     /// A segment leaves its host: events that come before it.
@@ -132,7 +162,8 @@ impl Tcp {
             }
         }
         let mut sureness = self.sureness;
-        if let Some(socket) = self.socket(key) {
+        if let Some(socket) = self.socket(key, packet.header.time_ns) {
+            socket.finished[0] |= packet.tcp_flags & FIN != 0;
             socket.leaves(packet, options, &mut sureness, &key, deliver);
         }
         self.sureness = sureness;
@@ -160,7 +191,8 @@ impl Tcp {
                 self.sockets.remove(&key);
             }
         }
-        if let Some(socket) = self.socket(key) {
+        if let Some(socket) = self.socket(key, packet.header.time_ns) {
+            socket.finished[1] |= packet.tcp_flags & FIN != 0;
             socket.arrives(packet, options, &key, deliver);
         }
     }

@@ -159,7 +159,9 @@ impl Sender {
         self.by_timer = false;
         self.probed = None;
         if self.units.len() >= UNITS_MAX {
-            self.units.pop_front();
+            let gone = self.units.pop_front();
+            let sacked = gone.filter(|one| one.sacked);
+            self.sacked_bytes -= sacked.map_or(0, |one| one.end - one.start);
         }
         self.units.push_back(Unit {
             start,

@@ -1,0 +1,116 @@
+//! Acknowledgements that were lost on their way to the sender, by the identification of IPv4: Linux
+//! counts it per socket (`ip_select_ident_segs`, include/net/ip.h), so what is missing between two segments of the
+//! receiver was lost, or comes late. A lost one may have carried a DSACK.
+
+use std::collections::VecDeque;
+
+/// Missing ones that are remembered.
+const MISSING_MAX: usize = 4096;
+/// A larger step is no gap: another count.
+const STEP_MAX: u16 = 512;
+/// Steps that count before they are believed.
+const LEAST: u32 = 8;
+
+/// What is missing and when it must have come: not before the segment in front of it, not behind the one after it.
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    id: u16,
+    since: u64,
+    until: u64,
+}
+
+/// Segments of the receiver as they reach the sender.
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    next: Option<u16>,
+    last_ns: u64,
+    missing: VecDeque<Missing>,
+    /// Steps of one, small gaps, late ones; and all others.
+    steps: u32,
+    odd: u32,
+}
+
+impl Acks {
+    /// A segment of the receiver, with its identification.
+    pub(super) fn came(&mut self, now: u64, id: u32, segments: u32) {
+        let id = id as u16;
+        let behind = id.wrapping_add(segments.clamp(1, 64) as u16);
+        let Some(next) = self.next else {
+            (self.next, self.last_ns) = (Some(behind), now);
+            return;
+        };
+        let ahead = id.wrapping_sub(next);
+        let late = next.wrapping_sub(id);
+        if ahead < STEP_MAX {
+            self.steps += 1;
+            for number in 0..ahead {
+                if self.missing.len() >= MISSING_MAX {
+                    self.missing.pop_front();
+                }
+                self.missing.push_back(Missing {
+                    id: next.wrapping_add(number),
+                    since: self.last_ns,
+                    until: now,
+                });
+            }
+            self.next = Some(behind);
+        } else if late <= STEP_MAX {
+            let found = self.missing.iter().rposition(|one| one.id == id);
+            match found {
+                Some(place) => {
+                    self.steps += 1;
+                    self.missing.remove(place);
+                }
+                // A repeated one, or a count that stands still.
+                None => self.odd += 1,
+            }
+        } else {
+            self.odd += 1;
+            self.next = Some(behind);
+        }
+        self.last_ns = self.last_ns.max(now);
+    }
+
+    /// Whether one is missing that may have come in this time.
+    pub(super) fn missed(&self, from: u64, until: u64) -> bool {
+        self.steps >= LEAST
+            && self.steps > 4 * self.odd
+            && self
+                .missing
+                .iter()
+                .any(|one| one.until >= from && one.since <= until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_was_lost_unless_it_comes_late() {
+        let mut acks = Acks::default();
+        let start = u32::from(u16::MAX) - 5;
+        for number in 0..20u32 {
+            // 9 is lost, 12 comes after 14.
+            let id = match number {
+                9 => continue,
+                12 | 13 => number + 1,
+                14 => 12,
+                _ => number,
+            };
+            acks.came(u64::from(number) * 10, (start + id) & 0xffff, 1);
+        }
+        assert!(acks.missed(85, 95) && acks.missed(0, 300));
+        assert!(!acks.missed(101, 300), "the late one came");
+        assert!(!acks.missed(0, 79));
+    }
+
+    #[test]
+    fn a_count_that_stands_still_says_nothing() {
+        let mut acks = Acks::default();
+        for number in 0..100 {
+            acks.came(number * 10, if number % 3 == 0 { 7 } else { 0 }, 1);
+        }
+        assert!(!acks.missed(0, 2000));
+    }
+}
