@@ -63,9 +63,8 @@ fn ours(path: &Path) -> Result<Rows> {
             out_of_order: reordered,
             rtt_ms: flow.rtt_us.as_ref().and_then(|rtt| rtt.p50).unwrap_or(0.0) / 1000.0,
         };
-        (flow.src.clone(), row)
+        (format!("{} > {}", flow.src, flow.dst), row)
     });
-    // Ports are used again by later connections of the file: none here.
     Ok(rows.collect())
 }
 
@@ -95,18 +94,15 @@ fn by_tshark(path: &Path) -> Result<Rows> {
     for line in String::from_utf8(output.stdout)?.lines() {
         let field: Vec<&str> = line.split(',').collect();
         ensure!(field.len() == fields.len(), "{line}");
-        let row = rows
-            .entry(format!("{}:{}", field[0], field[1]))
-            .or_default();
+        let (from, to) = (field[..2].join(":"), field[2..4].join(":"));
+        let row = rows.entry(format!("{from} > {to}")).or_default();
         row.packets += 1;
         row.payload += field[4].parse::<u64>()?;
         row.retransmitted += u64::from(!field[5].is_empty());
         row.out_of_order += u64::from(!field[6].is_empty());
         if !field[7].is_empty() {
             // The round trip of what this packet acknowledges: that of the other end's data.
-            let sum = times
-                .entry(format!("{}:{}", field[2], field[3]))
-                .or_default();
+            let sum = times.entry(format!("{to} > {from}")).or_default();
             sum.0 += field[7].parse::<f64>()? * 1000.0;
             sum.1 += 1;
         }
@@ -124,15 +120,9 @@ fn by_tcptrace(path: &Path) -> Result<Rows> {
         .stderr(Stdio::null())
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // Each part has both senders of a connection, side by side.
     let mut rows = Rows::new();
     for part in text.split("TCP connection ").skip(1) {
-        let end = |host: &str| {
-            let line = part
-                .lines()
-                .find(|line| line.trim_start().starts_with(host));
-            line.and_then(|line| line.split_whitespace().last())
-                .map(str::to_owned)
-        };
         let mut hosts = part
             .lines()
             .filter_map(|line| line.trim().strip_prefix("host "));
@@ -144,13 +134,12 @@ fn by_tcptrace(path: &Path) -> Result<Rows> {
         };
         let (Some(one), Some(other)) = (name(), name()) else {
             // The heading "TCP connection info".
-            ensure!(end("host").is_none(), "{part:.200}");
             continue;
         };
         let values = |label: &str| -> Result<[f64; 2]> {
             let line = part
                 .lines()
-                .find(|line| line.trim_start().starts_with(label))
+                .find(|line| line.matches(label).count() == 2)
                 .context(label.to_owned())?;
             let numbers: Vec<f64> = line
                 .split_whitespace()
@@ -162,7 +151,8 @@ fn by_tcptrace(path: &Path) -> Result<Rows> {
         let (packets, payload) = (values("total packets:")?, values("actual data bytes:")?);
         let (again, order) = (values("rexmt data pkts:")?, values("outoforder pkts:")?);
         let rtt = values("RTT avg:")?;
-        for (at, host) in [one, other].into_iter().enumerate() {
+        let names = [format!("{one} > {other}"), format!("{other} > {one}")];
+        for (at, name) in names.into_iter().enumerate() {
             let row = Row {
                 packets: packets[at] as u64,
                 payload: payload[at] as u64,
@@ -170,7 +160,7 @@ fn by_tcptrace(path: &Path) -> Result<Rows> {
                 out_of_order: order[at] as u64,
                 rtt_ms: rtt[at],
             };
-            rows.insert(host, row);
+            rows.insert(name, row);
         }
     }
     Ok(rows)

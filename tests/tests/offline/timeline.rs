@@ -196,8 +196,8 @@ pub(crate) fn perfetto() -> Result<()> {
         format!("thread 71|{ROUNDS}|0|0"),
         format!("thread 71 system calls|{ROUNDS}|0|0"),
         format!("TUN queueing discipline|{ROUNDS}|0|0"),
-        format!("tun.queue|0|{ROUNDS}|0"),
-        format!("tun.tx|0|{ROUNDS}|0"),
+        format!("tun.queue if2|0|{ROUNDS}|0"),
+        format!("tun.tx if2|0|{ROUNDS}|0"),
     ];
     let mut expected: Vec<&str> = expected.iter().map(String::as_str).collect();
     let mut lines: Vec<&str> = found.lines().collect();
