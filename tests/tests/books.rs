@@ -58,17 +58,9 @@ const CASES: &[Case] = &[
     ("loss_and_copies_on_the_wire", IPERF, path::loss),
     ("loss_of_cut_batches_on_the_wire", IPERF, path::cut_batches),
     ("bytes_of_a_tcp_stream", IPERF, stream::tcp),
-    ("bytes_of_a_quic_stream", IPERF, stream::quic),
     ("retransmissions_at_medium", IPERF, tcp::medium),
     ("retransmissions_at_low_and_high", IPERF, tcp::low_and_high),
     ("reordering_as_tshark_sees_it", CAPTURE, capture::reordering),
-];
-
-/// Only with `--include-ignored`: not exact yet.
-const OPEN: [&str; 3] = [
-    "queue_in_the_daemon",
-    "bytes_of_a_tcp_stream",
-    "bytes_of_a_quic_stream",
 ];
 
 fn main() -> ExitCode {
@@ -77,9 +69,6 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = Trials::new(&arguments);
     for &(name, needs, body) in CASES {
-        if OPEN.contains(&name) && !arguments.include_ignored && !arguments.ignored {
-            continue;
-        }
         trials.add_as_root(name, needs, move || {
             table::case(name);
             body()

@@ -363,3 +363,26 @@ fn fragments_stand_beside_what_became_of_them() {
     assert_eq!(row.reassembled, Some(5));
     assert_eq!(row.fragmentation_failed, Some(2));
 }
+
+/// An IP identification of 0 is a number like others where a flow counts past it, and none elsewhere.
+#[test]
+fn ip_identifications_count_past_zero() {
+    let packet = |millis: u32, port: u32, id: u32| {
+        format!(
+            "0.{millis:03} packet tap=outer.tx dev=eth0 flow=10.0.0.1:{port}>10.0.0.2:9 udp len=142 payload=100 id={id} skb={millis}\n"
+        )
+    };
+    let mut text = String::from("outer eth0\n");
+    let counted = [65534, 65535, 1, 0, 2].iter().zip(1..);
+    text.extend(counted.map(|(id, millis)| packet(millis, 1, *id)));
+    text.extend((10..13).map(|millis| packet(millis, 2, 0)));
+    let found = report(&text);
+    let sums = found.reordering.iter().fold((0, 0, 0), |sums, row| {
+        (
+            sums.0 + row.packets,
+            sums.1 + row.reordered,
+            sums.2 + row.unnumbered,
+        )
+    });
+    assert_eq!(sums, (5, 1, 3));
+}

@@ -53,9 +53,12 @@ fn drops(of: Way, entry: &str, exit: &str) -> Result<()> {
     for (place, faults) in [
         ("entry", format!("drop_entry = {entry}")),
         ("exit", format!("drop_exit = {exit}")),
-        ("both", format!("drop_entry = {entry}\ndrop_exit = {exit}")),
+        (
+            "entry and exit",
+            format!("drop_entry = {entry}\ndrop_exit = {exit}"),
+        ),
     ] {
-        crate::table::case(&format!("drops at the {place} of the daemon ({way})"));
+        crate::table::case(&format!("drops at {place} of the daemon ({way})"));
         let run = Run::of(&scenario(
             &format!("[vpn.settings.faults.{way}]\n{faults}"),
             TCP,

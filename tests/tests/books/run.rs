@@ -214,7 +214,7 @@ impl Run {
             found.abs_diff(truth) <= self.hidden * 1500,
             "{what}: {found} bytes, in truth {truth}, hidden {}: {:#?}",
             self.hidden,
-            self.report.ledger.as_ref().map(|ledger| &ledger.streams)
+            self.report.ledger.as_ref().map(|ledger| &ledger.sums)
         );
         Ok(())
     }
@@ -248,6 +248,7 @@ impl Run {
             .iter()
             .map(|one| one.unexplained.unsigned_abs() + one.unseen)
             .sum();
+        super::table::figure("unexplained or unseen", &open.to_string(), "0", self.hidden);
         if self.hidden == 0 {
             ensure!(open == 0 && ledger.balanced == Some(true), "{ledger:#?}");
         } else {

@@ -36,9 +36,9 @@ pub struct Ledger {
     pub inner: Vec<EndToEnd>,
     /// How losses are distributed.
     pub structure: Vec<LossStructure>,
-    /// Daemons whose packets do not pair one to one, in sums.
+    /// What each daemon got and what it made of it, in sums.
     #[serde(default)]
-    pub streams: Vec<StreamBook>,
+    pub sums: Vec<DaemonSums>,
     /// Fragments and reassembly.
     pub fragments: Vec<Fragments>,
     /// Drops the kernel told of packets that are in no stage: other traffic, or packets that had passed
@@ -117,11 +117,12 @@ pub struct EndToEnd {
     pub unknown: u64,
 }
 
-/// A daemon that carries inner packets in a stream (TCP, TLS, QUIC), or merges, splits or compresses
-/// them: what went in and what came out, in sums. Nothing is said about single packets, nor about
-/// losses: a stream has none, and what is inside cannot be told from what the daemon adds.
+/// What went into a daemon and what came out, in sums. For tunnels whose transport is a stream (TCP,
+/// TLS), or that merge, split or compress packets, these are the only books: nothing is said about
+/// single packets, nor about losses, as a stream has none and what is inside cannot be told from what
+/// the daemon adds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct StreamBook {
+pub struct DaemonSums {
     /// `daemon-send` or `daemon-receive`.
     pub stage: String,
     /// `SENDER > RECEIVER` by namespace.
@@ -130,10 +131,10 @@ pub struct StreamBook {
     pub inner_segments: u64,
     /// Their bytes, each segment with its own headers, without a link layer.
     pub inner_bytes: u64,
-    /// Outer packets with payload, as segments.
-    pub outer_segments: u64,
-    /// Their payload in bytes, what was sent again included.
-    pub outer_bytes: u64,
+    /// Outer packets with payload, as segments; null where none was seen.
+    pub outer_segments: Option<u64>,
+    /// Their payload in bytes, what was sent again included; null likewise.
+    pub outer_bytes: Option<u64>,
     /// Of these, bytes of a TCP connection that this tap had had before: the outer connection's own
     /// retransmissions. Null where the transport is not TCP: it cannot be seen.
     pub repeated_bytes: Option<u64>,

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use vpnbench_common::catalog::Tap;
 use vpnbench_common::event;
 
-use super::pairing::identity::{Identity, Numbering, identity};
+use super::pairing::identity::{Identity, Numbering, identity, numbered_zero};
 use super::{Context, Problem, address};
 use crate::trace::Event;
 use senders::Repeats;
@@ -157,18 +157,27 @@ impl Reorder {
         if acknowledgement || packet.is_later_fragment() {
             return;
         }
+        let key = |flow: u64| FlowKey {
+            flow,
+            netns: packet.netns,
+            ifindex: packet.ifindex,
+            tap: packet.tap,
+        };
+        let zero = (id.numbering == Numbering::Order)
+            .then(|| numbered_zero(packet))
+            .flatten()
+            .filter(|zero| {
+                let state = self.flows.get(&key(zero.flow));
+                state.is_some_and(|state| state.sequence.is_near(zero))
+            });
+        let id = zero.as_ref().unwrap_or(id);
         if id.numbering == Numbering::Order {
             if self.unnumbered.len() < FLOWS_MAX {
                 *self.unnumbered.entry(row_key(packet, id)).or_default() += 1;
             }
             return;
         }
-        let key = FlowKey {
-            flow: id.flow,
-            netns: packet.netns,
-            ifindex: packet.ifindex,
-            tap: packet.tap,
-        };
+        let key = key(id.flow);
         if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&key) {
             self.uncounted += 1;
             return;

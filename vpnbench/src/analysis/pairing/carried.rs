@@ -12,7 +12,7 @@ use vpnbench_common::event;
 use super::amount::Amount;
 use super::identity::{Identity, Numbering, Unwrap};
 use super::units::Shape;
-use crate::analysis::ledger::StreamBook;
+use crate::analysis::ledger::DaemonSums;
 
 /// Connections kept.
 const FLOWS_MAX: usize = 1 << 10;
@@ -115,19 +115,25 @@ impl Carried {
         self.fresh += self.flows.entry(id.flow).or_default().add(id);
     }
 
+    /// Whether the outer transport is (mostly) TCP.
+    pub(crate) fn in_stream(&self) -> bool {
+        2 * self.tcp > self.outer.bytes
+    }
+
     /// The sums as a row, without the name of its stage and direction.
-    pub(crate) fn book(&self) -> StreamBook {
+    pub(crate) fn book(&self) -> DaemonSums {
         let (inner, outer) = (self.inner.bytes, self.outer.bytes);
-        let all = self.tcp == outer && self.uncounted == 0;
+        let seen = self.outer.units > 0;
+        let all = seen && self.tcp == outer && self.uncounted == 0;
         let overhead = (self.fresh as f64 - inner as f64) / inner as f64;
-        StreamBook {
+        DaemonSums {
             inner_segments: self.inner.segments,
             inner_bytes: inner,
-            outer_segments: self.outer.segments,
-            outer_bytes: outer,
+            outer_segments: seen.then_some(self.outer.segments),
+            outer_bytes: seen.then_some(outer),
             repeated_bytes: all.then(|| self.tcp - self.fresh),
             overhead_ratio: (all && inner > 0).then_some(overhead),
-            ..StreamBook::default()
+            ..DaemonSums::default()
         }
     }
 }

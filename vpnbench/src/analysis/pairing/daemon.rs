@@ -32,6 +32,8 @@ const PENDING_MAX: usize = 1 << 17;
 const PATIENCE_NS: u64 = 8_000_000_000;
 /// Waiting packets looked at for one that fits.
 const WINDOW: usize = 512;
+/// Of a daemon whose packets do pair, waiting packets looked at beyond those.
+const FAR: usize = 1 << 14;
 /// Segments that went past a waiting packet before it counts as lost.
 const PASSED_MAX: u64 = 2048;
 /// Sizes may differ by this much until the overhead is learned.
@@ -401,9 +403,17 @@ impl Book {
     }
 
     fn in_order(&self, size: u32) -> Option<usize> {
-        let waiting = self.pending.iter().enumerate();
-        let waiting = waiting.filter(|(_, one)| one.left > 0).take(WINDOW);
-        self.choose(waiting, size)
+        let waiting = || {
+            let all = self.pending.iter().enumerate();
+            all.filter(|(_, one)| one.left > 0)
+        };
+        let found = self.choose(waiting().take(WINDOW), size);
+        if found.is_some() || self.originated.segments * 20 > self.left.segments {
+            return found;
+        }
+        // Behind many of another size that were lost inside. Where nothing fits anyway, as with a stream, it
+        // is not looked for.
+        self.choose(waiting().skip(WINDOW).take(FAR), size)
     }
 
     fn lose(&mut self, number: u64) {

@@ -11,7 +11,7 @@ use super::units::Units;
 use super::{Between, Pairing};
 use crate::analysis::ledger::structure::Fates;
 use crate::analysis::ledger::{
-    self, Account, EndToEnd, Ledger, LedgerStage, Loss, LossStructure, StreamBook,
+    self, Account, DaemonSums, EndToEnd, Ledger, LedgerStage, Loss, LossStructure,
 };
 use crate::analysis::stages::{Backlog, Stage, StageTime};
 use crate::analysis::{Context, Problem, address};
@@ -273,6 +273,7 @@ impl Closing<'_> {
     }
 
     fn daemon_send(&mut self, sender: u16, receiver: Option<u16>, direction: &str) {
+        self.sums(Stage::DaemonSend, direction, sender);
         let host = &mut self.hosts[sender as usize];
         let daemon = std::mem::take(&mut host.send);
         let delays = std::mem::take(&mut host.send_delays);
@@ -377,6 +378,7 @@ impl Closing<'_> {
     }
 
     fn daemon_receive(&mut self, receiver: u16, sender: Option<u16>, direction: &str) {
+        self.sums(Stage::DaemonReceive, direction, receiver);
         let host = &mut self.hosts[receiver as usize];
         let daemon = std::mem::take(&mut host.receive);
         let delays = std::mem::take(&mut host.receive_delays);
@@ -410,6 +412,17 @@ impl Closing<'_> {
         );
     }
 
+    fn sums(&mut self, stage: Stage, direction: &str, host: u16) {
+        let carried = self.hosts[host as usize].carried(stage);
+        if carried.inner.units > 0 {
+            self.output.ledger.sums.push(DaemonSums {
+                stage: stage.name().to_owned(),
+                direction: direction.to_owned(),
+                ..carried.book()
+            });
+        }
+    }
+
     fn daemon(
         &mut self,
         stage: Stage,
@@ -420,7 +433,9 @@ impl Closing<'_> {
         host: u16,
     ) {
         let direction = row.direction.clone();
-        if daemon.one_to_one() {
+        // Segments of a stream may happen to look like packets: they are none.
+        let in_stream = self.hosts[host as usize].carried(stage).in_stream();
+        if daemon.one_to_one() && !in_stream {
             let guessed = row.confidence.is_some_and(|sure| sure < GUESSED);
             if guessed {
                 let message = format!(
@@ -436,19 +451,17 @@ impl Closing<'_> {
             return;
         }
         let out = daemon.left.segments + daemon.originated.segments;
+        let why = if in_stream {
+            "the daemon carries packets in a stream"
+        } else {
+            "most do not pair one to one: the daemon merges, splits or compresses packets, or carries them in a stream"
+        };
         let message = format!(
-            "{} ({direction}): {} packets went in and {out} came out, and most do not pair one to one: the daemon merges, splits or compresses packets, or carries them in a stream; time inside it and its losses cannot be told per packet",
+            "{} ({direction}): {} packets went in and {out} came out, and {why}; time inside it and its losses cannot be told per packet",
             stage.name(),
             daemon.entered.segments,
         );
         self.problems.push(Problem::info("pairing", message));
-        let way = usize::from(stage == Stage::DaemonReceive);
-        let carried = &self.hosts[host as usize].carried[way];
-        self.output.ledger.streams.push(StreamBook {
-            stage: stage.name().to_owned(),
-            direction,
-            ..carried.book()
-        });
     }
 
     fn wire_row(&mut self, ends: Ends) {

@@ -166,6 +166,11 @@ impl Host {
         }
     }
 
+    /// Sums of a daemon's stage.
+    pub(crate) fn carried(&self, stage: Stage) -> &Carried {
+        &self.carried[usize::from(stage == Stage::DaemonReceive)]
+    }
+
     /// An inner packet is in the daemon's hands.
     pub(crate) fn enter_send(&mut self, now: u64, tid: u32, unit: u64, shape: Shape) {
         self.carried[0].inner(shape);

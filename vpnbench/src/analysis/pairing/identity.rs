@@ -110,6 +110,21 @@ pub fn identity(packet: &event::Packet) -> Option<Identity> {
     })
 }
 
+/// The identity of a packet whose IP identification is 0, if that is one of the numbers of its flow: counters
+/// pass 0 every 2^16 packets, and whether this one did only the others of the flow tell.
+#[must_use]
+pub fn numbered_zero(packet: &event::Packet) -> Option<Identity> {
+    let zero = packet.ip_version == 4 && packet.ip_id == 0;
+    let unnumbered = identity(packet)?.numbering == Numbering::Order;
+    (zero && unnumbered && !packet.is_later_fragment()).then(|| Identity {
+        flow: flow(packet, Numbering::IpId),
+        numbering: Numbering::IpId,
+        start: 0,
+        length: packet.segments(),
+        salt: 0,
+    })
+}
+
 /// What packets of one flow without a number differ in: size, and for TCP what they acknowledge.
 fn look(packet: &event::Packet) -> u32 {
     let mut hasher = FxHasher::default();

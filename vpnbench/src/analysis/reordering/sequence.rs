@@ -90,6 +90,13 @@ impl Sequence {
         }
     }
 
+    /// Whether a number is one of those that come up now.
+    pub(super) fn is_near(&self, id: &Identity) -> bool {
+        let number = self.numbers.peek(id.start, id.numbering.bits());
+        self.next_expected
+            .is_some_and(|expected| number.abs_diff(expected) <= RECENT as u64)
+    }
+
     fn late(&mut self, late: Arrival) {
         self.counts.reordered += 1;
         let at = self.maxima.partition_point(|one| one.number <= late.number);
