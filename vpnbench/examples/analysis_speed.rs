@@ -164,6 +164,15 @@ fn peak_mib() -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
 }
 
+/// CPU time of all threads so far, in seconds (proc_pid_stat(5): fields 14 and 15, in 1/100 s).
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
+}
+
 fn main() -> anyhow::Result<()> {
     let wanted = std::env::args()
         .nth(1)
@@ -196,18 +205,18 @@ fn main() -> anyhow::Result<()> {
     };
     let mut analyses = Analyses::new(&start);
     let file = std::env::args_os().nth(2);
-    let (began, events);
+    let (began, before, events);
     if let Some(path) = file.as_deref().map(Path::new) {
         write(path, &start, wanted)?;
         println!("trace: {} MiB", std::fs::metadata(path)?.len() >> 20);
-        began = Instant::now();
+        (began, before) = (Instant::now(), cpu_seconds());
         let summary = Reader::open(path)?.for_each(|event| analyses.observe(&event))?;
         events = summary.events;
         for problem in &summary.problems {
             println!("{problem:?}");
         }
     } else {
-        began = Instant::now();
+        (began, before) = (Instant::now(), cpu_seconds());
         events = Traffic::run(wanted, |record| {
             if let Some(event) = Event::from_record(bytemuck::cast_slice(record)) {
                 analyses.observe(&event);
@@ -222,6 +231,13 @@ fn main() -> anyhow::Result<()> {
         "{events} events in {seconds:.2} s: {:.2} million events/s",
         events as f64 / seconds / 1e6
     );
+    // Other work on the machine takes time, but no CPU time.
+    if let Some(used) = before.and_then(|before| Some(cpu_seconds()? - before)) {
+        println!(
+            "{used:.2} s of CPU time: {:.2} million events per second and core",
+            events as f64 / used / 1e6
+        );
+    }
     println!(
         "peak memory: {} MiB",
         peak_mib().map_or("?".to_owned(), |mib| mib.to_string())

@@ -24,7 +24,7 @@ pub use crate::analysis::stalls::Stalls;
 pub use crate::analysis::syscalls::SyscallCount;
 pub use crate::analysis::taps::TapCount;
 pub use crate::analysis::threads::{DaemonLimits, ThreadTime, Waking};
-pub use crate::analysis::what_if::summary::ReproducedShares;
+pub use crate::analysis::what_if::summary::{Direction, PredictedCauses, ReproducedShares};
 pub use crate::explain::model::{Evidence, Finding, Verdict};
 
 /// Name of this schema.
@@ -475,16 +475,22 @@ pub struct WhatIf {
 /// Predicted figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Predicted {
-    /// Segments sent again.
+    /// Segments sent again, for the same data.
     pub retransmits: Option<u64>,
+    /// The same by cause.
+    #[serde(default)]
+    pub by_cause: Option<PredictedCauses>,
     /// Of those, spurious; null if it is not known how many were.
     pub spurious: Option<u64>,
     /// Throughput of all TCP senders together.
     pub throughput_bps: Option<f64>,
-    /// Within one standard error of the counts.
+    /// End of the 95 % interval of the mean over simulated runs.
     #[serde(default)]
     pub throughput_low_bps: Option<f64>,
-    /// Within one standard error of the counts.
+    /// Its other end.
     #[serde(default)]
     pub throughput_high_bps: Option<f64>,
+    /// Against the measured throughput: the same where that is within the interval.
+    #[serde(default)]
+    pub throughput: Option<Direction>,
 }

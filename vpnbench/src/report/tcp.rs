@@ -120,10 +120,12 @@ pub(super) fn what_if(predictions: &[Prediction]) -> Vec<WhatIf> {
         change: one.change.to_owned(),
         predicted: Predicted {
             retransmits: Some(one.retransmits),
+            by_cause: Some(one.by_cause),
             spurious: one.spurious,
             throughput_bps: one.throughput_bps.map(|all| all.0),
             throughput_low_bps: one.throughput_bps.map(|all| all.1),
             throughput_high_bps: one.throughput_bps.map(|all| all.2),
+            throughput: one.throughput,
         },
         basis: basis(one),
         kernel: one.kernel.clone(),
@@ -143,8 +145,12 @@ fn basis(one: &Prediction) -> String {
             )
         },
     );
+    let throughput = found.simulated_throughput.map_or_else(
+        || "no run was simulated for throughput".to_owned(),
+        |share| format!("simulated runs as it was carry {share:.2} times what was carried in fact"),
+    );
     format!(
-        "replay of the recorded acknowledgements; {share} and, running free, {} of {} retransmissions; throughput after RFC 9438, section 5.1",
+        "replay of the recorded acknowledgements; {share} and, running free, {} of {} retransmissions; {throughput}",
         found.simulated_retransmits, found.actual_retransmits
     )
 }

@@ -13,6 +13,7 @@ use crate::analysis::episodes::{EpisodeSums, Episodes, Undone};
 use crate::analysis::limits::{self, Limits};
 use crate::analysis::spurious::{Ack, Arrival, Mark, Repeat, Sent, Spurious, Tally};
 use crate::analysis::what_if::board::Transmission;
+use crate::analysis::what_if::ensemble::Budget;
 use crate::analysis::what_if::replay::Arrived;
 use crate::analysis::what_if::rules::Rules;
 use crate::analysis::what_if::{self, WhatIf};
@@ -358,11 +359,15 @@ impl Direction {
     }
 
     /// The direction as a row, and the verdicts by cause.
-    pub(super) fn finish(mut self, hz: Option<u32>) -> (Option<TcpFlow>, FxHashMap<u32, Tally>) {
+    pub(super) fn finish(
+        mut self,
+        hz: Option<u32>,
+        budget: &mut Budget,
+    ) -> (Option<TcpFlow>, FxHashMap<u32, Tally>) {
         if let Some(last) = self.limits.last() {
             self.episodes.finish(last);
         }
-        let what_if = self.what_if.finish(&self.spurious);
+        let what_if = self.what_if.finish(&self.spurious, budget);
         let resent = self.spurious.marks();
         let verdicts = self.spurious.finish();
         let Some(flow) = self.flow else {

@@ -21,8 +21,11 @@ use rustc_hash::FxHashMap;
 use vpnbench_common::catalog::Tap;
 use vpnbench_common::event;
 
-use super::retransmits::{self, Flow, Retransmits};
+use super::limits::Point;
+use super::retransmits::{self, ByCause, Flow, Retransmits};
+use super::what_if::ensemble::Budget;
 use super::what_if::rules::Rules;
+use super::what_if::sender::Copies;
 use super::what_if::summary::{Actual, Prediction, Sender, summary};
 use super::{Context, Problem, address};
 use crate::trace::Event;
@@ -96,6 +99,8 @@ pub struct Connections {
     /// All that is known comes from foreign captures.
     captured: bool,
     rules: FxHashMap<u32, Rules>,
+    /// What may still be simulated.
+    budget: Budget,
 }
 
 fn key(version: u8, from: End, to: End) -> (Key, usize) {
@@ -315,7 +320,7 @@ impl Connections {
             return;
         };
         for direction in connection.directions {
-            let (row, verdicts) = direction.finish(self.hz);
+            let (row, verdicts) = direction.finish(self.hz, &mut self.budget);
             self.retransmits.verdicts(verdicts);
             let Some(row) = row else { continue };
             if self.ended.len() < ENDED_MAX {
@@ -371,16 +376,37 @@ fn predictions(flows: &[TcpFlow], retransmits: &retransmits::Output) -> Vec<Pred
         .map(|flow| Sender {
             output: &flow.what_if,
             throughput_bps: flow.limits.throughput_bps,
+            peak_bps: peak(&flow.limits.series),
             cwnd_share: flow.limits.limited_by.map_or(0.0, |shares| shares.cwnd),
         })
         .collect();
     let known = retransmits.spurious.segments > 0 && !retransmits.verdicts_incomplete;
-    let actual = Actual {
-        retransmits: retransmits.total,
-        spurious: known.then_some(retransmits.spurious.spurious),
-        probes: (retransmits.by_cause.tlp, retransmits.spurious_by_cause.tlp),
+    summary(&senders, actual(retransmits, known))
+}
+
+/// Highest rate, bit/s.
+fn peak(series: &[Point]) -> f64 {
+    let rates = series.iter().map(|point| point.throughput_bps);
+    rates.fold(0.0, f64::max)
+}
+
+/// The causes as the model of other settings has them.
+fn actual(retransmits: &retransmits::Output, spurious_known: bool) -> Actual {
+    let (all, spurious) = (&retransmits.by_cause, &retransmits.spurious_by_cause);
+    let copies = |of: fn(&ByCause) -> u64| {
+        let spurious = if spurious_known { of(spurious) } else { 0 };
+        Copies {
+            needed: of(all).saturating_sub(spurious),
+            spurious: spurious.min(of(all)),
+        }
     };
-    summary(&senders, actual)
+    Actual {
+        spurious_known,
+        fast: copies(|one| one.rack + one.dupack + one.rack_timer),
+        slow: copies(|one| one.rto + one.after_rto),
+        probes: copies(|one| one.tlp),
+        other: copies(|one| one.syn + one.pmtu + one.other),
+    }
 }
 
 fn sums(flows: &[TcpFlow]) -> BTreeMap<u32, SenderSums> {

@@ -81,6 +81,8 @@ pub struct Board {
     pub sacked_out: u32,
     /// Segments given up.
     pub lost_out: u32,
+    /// Segments of which a copy is on its way.
+    pub retrans_out: u32,
     /// Start of the highest SACKed segment; 0 if none.
     pub highest_sacked: u64,
     delivered: Vec<Delivery>,
@@ -150,21 +152,34 @@ impl Board {
 
     /// Sends a range again.
     pub fn resent(&mut self, time: u64, start: u64, end: u64) {
+        let mut newly = 0;
         for segment in self.range_mut(start, end) {
+            newly += u32::from(!segment.is(RETRANS));
             segment.sent = time;
             segment.flags |= RETRANS | EVER;
             segment.resent = segment.resent.saturating_add(1);
         }
+        self.retrans_out += newly;
+    }
+
+    /// `tcp_packets_in_flight`.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        let out = u32::try_from(self.segments.len()).unwrap_or(u32::MAX);
+        out.saturating_sub(self.sacked_out + self.lost_out)
+            .saturating_add(self.retrans_out)
     }
 
     /// Gives a segment up.
     pub fn give_up(&mut self, start: u64, end: u64) {
-        let mut newly = 0;
+        let (mut newly, mut copies) = (0, 0);
         for segment in self.range_mut(start, end) {
             newly += u32::from(!segment.is(LOST));
+            copies += u32::from(segment.is(RETRANS));
             segment.flags = (segment.flags | LOST) & !RETRANS;
         }
         self.lost_out += newly;
+        self.retrans_out = self.retrans_out.saturating_sub(copies);
     }
 
     /// Takes back everything that was given up and not sent again (`tcp_undo_cwnd_reduction`).
@@ -237,7 +252,7 @@ impl Board {
     fn sack_new(&mut self, now: u64, start: u64, end: u64) {
         let first = self.index(start);
         let mut highest = self.highest_sacked;
-        let (mut count, mut lost) = (0, 0);
+        let (mut count, mut lost, mut copies) = (0, 0, 0);
         for segment in self.segments.range_mut(first..) {
             if segment.end > end {
                 break;
@@ -250,6 +265,7 @@ impl Board {
                 by_sack: true,
             });
             lost += u32::from(segment.is(LOST));
+            copies += u32::from(segment.is(RETRANS));
             segment.flags = (segment.flags | SACKED) & !(LOST | RETRANS);
             segment.delivered = now;
             segment.disordered = true;
@@ -259,6 +275,7 @@ impl Board {
         self.highest_sacked = highest;
         self.sacked_out += count;
         self.lost_out = self.lost_out.saturating_sub(lost);
+        self.retrans_out = self.retrans_out.saturating_sub(copies);
     }
 
     /// Joins a block to the SACKed ranges.
@@ -285,6 +302,7 @@ impl Board {
                 break;
             }
             self.lost_out -= u32::from(segment.is(LOST)).min(self.lost_out);
+            self.retrans_out -= u32::from(segment.is(RETRANS)).min(self.retrans_out);
             if segment.is(SACKED) {
                 self.sacked_out = self.sacked_out.saturating_sub(1);
             } else {

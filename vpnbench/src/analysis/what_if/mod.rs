@@ -3,29 +3,37 @@
 //!
 //! Two steps. [`replay`] predicts each step of what did happen from the recorded state before it;
 //! the share that it gets right is printed with each prediction. [`simulation`] runs free: for the
-//! settings as they were and for each change, on the same fates of the same segments ([`fate`]).
-//! Predicted = what happened + (simulated with the change - simulated as it was).
+//! settings as they were and for each change, on the same fates of the same segments ([`fate`]); it
+//! says how many are sent again for the same data ([`summary`]). [`closed`] simulates whole runs in which
+//! the window decides when data leaves; many of them ([`ensemble`]) say what happens to throughput.
 //!
-//! It speaks of the same data over the same path. What a changed window does to queues, and so to
-//! loss and reordering, it does not know.
+//! It speaks of the same path. What a changed window does to queues, and so to loss and reordering, it
+//! does not know.
 
 pub mod board;
+pub mod closed;
+pub mod ensemble;
 pub mod fate;
 pub mod path;
 pub mod rack;
 pub mod replay;
 pub mod rules;
+pub mod sender;
 pub mod simulation;
 pub mod summary;
 pub mod throughput;
 pub mod window;
 
 use board::Transmission;
+use closed::{Course, LOST};
+use ensemble::{Base, Budget, FEWEST, Ratio, Setting};
 use fate::{Fate, Measured, Waiting};
 use path::{Changer, Path};
 use replay::{Arrived, Replay, Reproduced};
 use rules::Rules;
-use simulation::{Outcome, Simulation};
+use sender::Outcome;
+use simulation::Simulation;
+use throughput::Control;
 
 use super::connections::state::State;
 use super::spurious::Spurious;
@@ -86,6 +94,21 @@ impl Change {
     }
 }
 
+/// `TCP_CA_Recovery`.
+const RECOVERY: u32 = 3;
+/// Packets of a sender whose delays are kept, from its first on.
+const DELAYS_MAX: usize = 1 << 14;
+
+/// `TCP_INFINITE_SSTHRESH`.
+const INFINITE: u32 = 0x7fff_ffff;
+
+/// What the simulated runs came to.
+#[derive(Debug, Default)]
+struct Throughput {
+    ratios: [Option<Ratio>; Change::ALL.len()],
+    simulated_rate: Option<f64>,
+}
+
 /// What decides what a simulation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Case {
@@ -114,10 +137,21 @@ pub struct WhatIf {
     measured: Measured,
     /// The sender's own state is not known: round trips are measured, and that is all.
     times_only: bool,
+    /// What the path did to the originals, in us ([`LOST`]), in the order in which they left.
+    delays: Vec<u32>,
+    /// As the socket's first entry into recovery shows it.
+    control: Option<Control>,
+    /// Window and threshold at the first of them.
+    began: Option<(u32, u32)>,
+    /// Where slow start ended without a loss.
+    slow_start_ended: Option<u32>,
+    /// First transmission and last answer, ns.
+    span: Option<(u64, u64)>,
+    delivered: u64,
 }
 
 /// One sender, ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Output {
     /// How well the model reproduces what happened.
     pub reproduced: Reproduced,
@@ -129,6 +163,10 @@ pub struct Output {
     pub cached_metrics: Option<u32>,
     /// Anything was out of order, SACKed or sent again.
     pub simulated: bool,
+    /// Throughput over that as it was, by [`Change::ALL`]; `None` if it was not simulated.
+    pub ratios: [Option<Ratio>; Change::ALL.len()],
+    /// Throughput of the simulated runs as it was, over what was measured.
+    pub simulated_rate: Option<f64>,
 }
 
 impl WhatIf {
@@ -185,9 +223,13 @@ impl WhatIf {
 
     /// The congestion state changes.
     pub fn congestion(&mut self, now: u64, new: u32, state: &State) {
-        if !self.times_only {
-            self.replay.congestion(now, new, state);
+        if self.times_only {
+            return;
         }
+        if new == RECOVERY && self.control.is_none() {
+            self.control = Control::at_entry(state.prior_cwnd, state.ssthresh);
+        }
+        self.replay.congestion(now, new, state);
     }
 
     /// The kernel sends a range again.
@@ -201,6 +243,7 @@ impl WhatIf {
 
     fn release(&mut self, now: u64, verdicts: &Spurious) {
         while let Some(fate) = self.waiting.pop(now, verdicts) {
+            self.remember(&fate);
             if self.runs.is_empty() {
                 if !fate.disordered {
                     self.plain += 1;
@@ -214,18 +257,93 @@ impl WhatIf {
         }
     }
 
+    fn remember(&mut self, fate: &Fate) {
+        let measured = &fate.measured;
+        let threshold = measured.threshold.unwrap_or(measured.cwnd);
+        self.began.get_or_insert((measured.cwnd, threshold));
+        if let Some(threshold) = measured.threshold.filter(|one| *one < INFINITE) {
+            self.slow_start_ended.get_or_insert(threshold);
+        }
+        let answered = fate.original.unwrap_or(fate.sent + fate.delay);
+        let span = self.span.get_or_insert((fate.sent, answered));
+        span.1 = span.1.max(answered);
+        self.delivered += 1;
+        if self.delays.len() < DELAYS_MAX {
+            let took = |at: u64| u32::try_from(at.saturating_sub(fate.sent) / 1000);
+            let delay = fate
+                .original
+                .map(|at| took(at).map_or(LOST - 1, |one| one.min(LOST - 1)));
+            self.delays.push(delay.unwrap_or(LOST));
+        }
+    }
+
+    /// Whole runs, as it was and with each change that changes anything.
+    fn runs_of(&self, cases: &[Case; Change::ALL.len()], budget: &mut Budget) -> Throughput {
+        let mut result = Throughput::default();
+        let (Some((from, to)), Some((cwnd, threshold))) = (self.span, self.began) else {
+            return result;
+        };
+        let rules = self.rules();
+        if self.runs.is_empty() || rules.control == Control::Other {
+            return result;
+        }
+        let course = Course {
+            cwnd,
+            threshold: self.slow_start_ended.unwrap_or(threshold),
+            duration: to.saturating_sub(from),
+            segments: u64::MAX,
+        };
+        let setting = |change: Change, case: &Case| Setting {
+            rules: change.rules(&rules),
+            reordering: case.reordering,
+            path: case.path,
+        };
+        let differs = |at: &usize| {
+            let probes = Change::ALL[*at].rules(&rules).probes() != rules.probes();
+            cases[*at] != cases[0] || probes
+        };
+        let changed: Vec<usize> = (1..cases.len()).filter(differs).collect();
+        if self.delays.len() < FEWEST {
+            // Nothing of so few packets changes a rate.
+            result.ratios = [Some(Ratio::SAME); Change::ALL.len()];
+            return result;
+        }
+        let first = setting(Change::None, &cases[0]);
+        let settings = changed.len() + 1;
+        let Some(base) = Base::new(&self.delays, course, first, settings, budget) else {
+            return result;
+        };
+        result.ratios = [Some(Ratio::SAME); Change::ALL.len()];
+        for at in changed {
+            let runs = base.with(setting(Change::ALL[at], &cases[at]));
+            result.ratios[at] = runs.over(&base.runs);
+        }
+        let actual = self.delivered as f64 * 1e9 / course.duration.max(1) as f64;
+        result.simulated_rate = Some(base.runs.rate() / actual);
+        result
+    }
+
     fn begin(&mut self) {
         for change in Change::ALL {
             let case = self.case(change);
             if self.runs.iter().any(|run| run.case == case) {
                 continue;
             }
-            let rules = change.rules(self.replay.rules());
+            let rules = change.rules(&self.rules());
             self.runs.push(Run {
                 case,
                 path: Changer::new(case.path),
                 simulation: Simulation::new(rules, case.reordering),
             });
+        }
+    }
+
+    /// The settings, with the congestion control that the socket shows.
+    fn rules(&self) -> Rules {
+        let rules = self.replay.rules();
+        Rules {
+            control: self.control.unwrap_or(rules.control),
+            ..*rules
         }
     }
 
@@ -247,13 +365,19 @@ impl WhatIf {
 
     /// Ends all cases. `verdicts` must still hold all that is open.
     #[must_use]
-    pub fn finish(mut self, verdicts: &Spurious) -> Output {
+    pub fn finish(mut self, verdicts: &Spurious, budget: &mut Budget) -> Output {
         self.release(u64::MAX, verdicts);
         let simulated = !self.runs.is_empty();
         let cases = Change::ALL.map(|change| self.case(change));
+        let Throughput {
+            ratios,
+            simulated_rate,
+        } = self.runs_of(&cases, budget);
         let mut result = Output {
+            ratios,
+            simulated_rate,
             reproduced: self.replay.reproduced(),
-            rules: *self.replay.rules(),
+            rules: self.rules(),
             cached_metrics: self.cached_metrics(),
             simulated,
             ..Output::default()

@@ -265,6 +265,14 @@ impl Rack {
         lost
     }
 
+    /// `tcp_enter_loss` outside of an episode: many were SACKed and still it took a timeout, so the degree
+    /// of reordering was put too high.
+    pub fn overestimated(&mut self, board: &Board, rules: &Rules) {
+        if board.sacked_out >= rules.reordering {
+            self.reordering = self.reordering.min(rules.reordering);
+        }
+    }
+
     /// `tcp_timeout_mark_lost`: the first segment, and all whose time is over.
     pub fn timed_out(&mut self, board: &mut Board, rules: &Rules, now: u64) {
         let head = board.una;

@@ -24,7 +24,7 @@ pub struct Rules {
     pub has_rfc6675: bool,
     /// Nanoseconds of a jiffy.
     pub tick_ns: u64,
-    /// `net.ipv4.tcp_congestion_control`.
+    /// `net.ipv4.tcp_congestion_control`, or what the socket shows.
     pub control: Control,
 }
 

@@ -3,10 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ensemble::Ratio;
 use super::replay::Reproduced;
 use super::rules::Rules;
-use super::simulation::Outcome;
-use super::throughput;
+use super::sender::{Copies, Outcome};
+use super::throughput::{self, Control};
 use super::{Change, Output};
 
 /// One sender's part.
@@ -16,19 +17,54 @@ pub struct Sender<'a> {
     pub output: &'a Output,
     /// bit/s.
     pub throughput_bps: Option<f64>,
+    /// Highest rate of a tenth of a second, bit/s.
+    pub peak_bps: f64,
     /// Share of the busy time limited by the congestion window.
     pub cwnd_share: f64,
 }
 
-/// What happened, over all senders.
+/// What happened, over all senders, by what the model makes of it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Actual {
+    /// Whether it is known which were spurious; without that all count as needed.
+    pub spurious_known: bool,
+    /// In fast recovery.
+    pub fast: Copies,
+    /// Timeouts, and recovering from one.
+    pub slow: Copies,
+    /// Tail loss probes that sent a segment again.
+    pub probes: Copies,
+    /// Handshakes, path MTU, not recognised: no setting changes them.
+    pub other: Copies,
+}
+
+impl Actual {
     /// Segments sent again.
-    pub retransmits: u64,
-    /// Of those, spurious; `None` if that is not known.
-    pub spurious: Option<u64>,
-    /// Tail loss probes that sent a segment again, and spurious ones.
-    pub probes: (u64, u64),
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let all = [self.fast, self.slow, self.probes, self.other];
+        all.iter().map(Copies::total).sum()
+    }
+
+    /// Of those, spurious.
+    #[must_use]
+    pub fn spurious(&self) -> u64 {
+        let all = [self.fast, self.slow, self.probes, self.other];
+        all.iter().map(|one| one.spurious).sum()
+    }
+}
+
+/// Segments sent again, by cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PredictedCauses {
+    /// In fast recovery.
+    pub fast: u64,
+    /// By a timeout, and while recovering from one.
+    pub timeout: u64,
+    /// Tail loss probes.
+    pub probe: u64,
+    /// Handshakes, path MTU, not recognised: as they were.
+    pub other: u64,
 }
 
 /// How much of what happened the model reproduces.
@@ -45,6 +81,42 @@ pub struct ReproducedShares {
     pub simulated_retransmits: u64,
     /// Segments that were sent again in fact.
     pub actual_retransmits: u64,
+    /// Throughput of the simulated runs as it was, over the measured one, mean over the senders; null
+    /// where none was simulated.
+    #[serde(default)]
+    pub simulated_throughput: Option<f64>,
+}
+
+/// Which way throughput goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The interval is above what was measured.
+    Higher,
+    /// It is below.
+    Lower,
+    /// It holds what was measured, or differs from it by less than a tenth or than the model misses: no
+    /// difference is predicted.
+    Same,
+}
+
+/// Share of the throughput below which the model claims no difference.
+const CLAIMED: f64 = 0.1;
+
+impl Direction {
+    /// `simulated`: throughput of the simulated runs as it was, over the measured one. A model that
+    /// misses that by a factor claims no change smaller than the factor.
+    fn of(was: f64, simulated: Option<f64>, (expected, low, high): (f64, f64, f64)) -> Direction {
+        let missed = simulated.map_or(1.0, |share| share.max(1.0 / share));
+        let claimed = missed.max(1.0 + CLAIMED);
+        if low > was && expected > was * claimed {
+            Direction::Higher
+        } else if high < was && expected < was / claimed {
+            Direction::Lower
+        } else {
+            Direction::Same
+        }
+    }
 }
 
 /// A prediction.
@@ -54,10 +126,14 @@ pub struct Prediction {
     pub change: &'static str,
     /// Segments sent again, for the same data.
     pub retransmits: u64,
+    /// The same by cause.
+    pub by_cause: PredictedCauses,
     /// Of those, spurious.
     pub spurious: Option<u64>,
-    /// bit/s: expected, and within one standard error.
+    /// bit/s: expected, and its 95 % interval over the simulated runs.
     pub throughput_bps: Option<(f64, f64, f64)>,
+    /// What that is against the throughput as it was.
+    pub throughput: Option<Direction>,
     /// What this kernel makes of the setting.
     pub kernel: String,
     /// How well the model did.
@@ -76,28 +152,90 @@ pub fn summary(senders: &[Sender<'_>], actual: Actual) -> Vec<Prediction> {
         reproduced.add(&one.output.reproduced);
     }
     let was = total(&simulated, 0);
-    let shares = shares(&reproduced, &was, actual);
+    let mut shares = shares(&reproduced, &was, actual);
+    let rates = simulated.iter().filter_map(|one| one.output.simulated_rate);
+    let (count, sum) = rates.fold((0u32, 0.0), |(count, sum), rate| (count + 1, sum + rate));
+    shares.simulated_throughput = (count > 0).then(|| sum / f64::from(count));
+    let before: f64 = senders.iter().filter_map(|one| one.throughput_bps).sum();
     let changes = Change::ALL.iter().enumerate().skip(1);
     changes
         .map(|(index, change)| {
-            let outcome = total(&simulated, index);
             let unprobed = rules.probes() && !change.rules(&rules).probes();
-            let probes = if unprobed { actual.probes } else { (0, 0) };
-            let moved = |actual: u64, from: u64, to: u64, less: u64| {
-                (actual + to).saturating_sub(from).saturating_sub(less)
-            };
+            let changed = total(&simulated, index);
+            let predicted = counts(*change, actual, &was, &changed, unprobed);
+            let throughput_bps = throughput(senders, index);
             Prediction {
                 change: name(*change),
-                retransmits: moved(actual.retransmits, was.resent, outcome.resent, probes.0),
-                spurious: actual
-                    .spurious
-                    .map(|one| moved(one, was.spurious, outcome.spurious, probes.1)),
-                throughput_bps: throughput(senders, index),
+                retransmits: predicted.total(),
+                by_cause: PredictedCauses {
+                    fast: predicted.fast.total(),
+                    timeout: predicted.slow.total(),
+                    probe: predicted.probes.total(),
+                    other: predicted.other.total(),
+                },
+                spurious: predicted.spurious_known.then(|| predicted.spurious()),
+                throughput_bps,
+                throughput: throughput_bps
+                    .map(|found| Direction::of(before, shares.simulated_throughput, found)),
                 kernel: kernel(*change, &rules, &simulated),
                 reproduced: shares,
             }
         })
         .collect()
+}
+
+/// What would have been sent again. Each kind of copy goes as its simulated count, as a ratio where the
+/// simulation had any; needed and spurious ones apart, so that no more are spurious than sent.
+fn counts(
+    change: Change,
+    actual: Actual,
+    was: &Outcome,
+    simulated: &Outcome,
+    unprobed: bool,
+) -> Actual {
+    let known = actual.spurious_known;
+    let copies = |actual: Copies, was: Copies, simulated: Copies| {
+        if !known {
+            return Copies {
+                needed: scaled(actual.needed, was.total(), simulated.total()),
+                spurious: 0,
+            };
+        }
+        // Nothing is lost: nothing is needed, whatever the model missed of what happened.
+        let needed = match change {
+            Change::Lossless => 0,
+            _ => scaled(actual.needed, was.needed, simulated.needed),
+        };
+        Copies {
+            needed,
+            spurious: scaled(actual.spurious, was.spurious, simulated.spurious),
+        }
+    };
+    let probes = match (unprobed, change) {
+        (true, _) => Copies::default(),
+        (false, Change::Lossless) if known => Copies {
+            needed: 0,
+            ..actual.probes
+        },
+        (false, _) => actual.probes,
+    };
+    Actual {
+        spurious_known: known,
+        fast: copies(actual.fast, was.fast, simulated.fast),
+        slow: copies(actual.slow, was.slow, simulated.slow),
+        probes,
+        other: actual.other,
+    }
+}
+
+/// What happened, changed as the simulation changed.
+fn scaled(actual: u64, was: u64, simulated: u64) -> u64 {
+    if actual == 0 || was == 0 {
+        return (actual + simulated).saturating_sub(was);
+    }
+    let exact = u128::from(actual) * u128::from(simulated);
+    let half = u128::from(was) / 2;
+    u64::try_from((exact + half) / u128::from(was)).unwrap_or(u64::MAX)
 }
 
 fn total(senders: &[&Sender<'_>], index: usize) -> Outcome {
@@ -114,12 +252,13 @@ fn shares(found: &Reproduced, was: &Outcome, actual: Actual) -> ReproducedShares
         fast_retransmits: share(found.predicted, found.fast),
         entries: share(found.entries_predicted, found.entries),
         given_up_per_lost: share(found.given_up, found.lost),
-        simulated_retransmits: was.resent,
-        actual_retransmits: actual.retransmits,
+        simulated_retransmits: was.resent(),
+        actual_retransmits: actual.total(),
+        simulated_throughput: None,
     }
 }
 
-/// The sum over the senders; `None` if the throughput of none is known.
+/// The sum over the senders; `None` if the throughput of none is known, or that of one not simulated.
 fn throughput(senders: &[Sender<'_>], index: usize) -> Option<(f64, f64, f64)> {
     let mut sum: Option<(f64, f64, f64)> = None;
     for one in senders {
@@ -128,14 +267,17 @@ fn throughput(senders: &[Sender<'_>], index: usize) -> Option<(f64, f64, f64)> {
         };
         let flow = throughput::Flow {
             throughput_bps,
+            peak_bps: one.peak_bps,
             cwnd_share: one.cwnd_share,
             control: one.output.rules.control,
         };
-        let [was, changed] = [0, index].map(|at| throughput::Simulated {
-            window: one.output.outcomes[at].window_milli as f64 / 1000.0,
-            reductions: one.output.outcomes[at].reductions(),
-        });
-        let (expected, low, high) = throughput::predict(&flow, was, changed);
+        // Where nothing was out of order, nothing changes either.
+        let same = !one.output.simulated || flow.control == Control::Other;
+        let ratio = match same {
+            true => Some(Ratio::SAME),
+            false => one.output.ratios[index],
+        };
+        let (expected, low, high) = throughput::predict(&flow, ratio?);
         let before = sum.unwrap_or_default();
         sum = Some((before.0 + expected, before.1 + low, before.2 + high));
     }
@@ -185,5 +327,73 @@ fn kernel(change: Change, rules: &Rules, senders: &[&Sender<'_>]) -> String {
         Change::EarlyRetrans => probes(),
         Change::All => [reordering(), recovery(), probes()].join("; "),
         Change::None | Change::InOrder | Change::Lossless => rules.algorithm().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_model_that_misses_claims_less() {
+        let found = (3.0, 2.0, 4.0);
+        assert_eq!(Direction::of(1.0, Some(1.2), found), Direction::Higher);
+        assert_eq!(Direction::of(1.0, Some(0.25), found), Direction::Same);
+        assert_eq!(Direction::of(1.0, None, (0.95, 0.9, 0.99)), Direction::Same);
+        assert_eq!(Direction::of(1.0, None, (0.5, 0.4, 0.6)), Direction::Lower);
+    }
+
+    fn copies() -> impl Strategy<Value = Copies> {
+        (0u64..2000, 0u64..2000).prop_map(|(needed, spurious)| Copies { needed, spurious })
+    }
+
+    fn outcome() -> impl Strategy<Value = Outcome> {
+        (copies(), copies()).prop_map(|(fast, slow)| Outcome {
+            fast,
+            slow,
+            ..Outcome::default()
+        })
+    }
+
+    proptest! {
+        /// Whatever the simulations say, the rows add up.
+        #[test]
+        fn no_more_are_spurious_than_sent_and_causes_sum_to_the_total(
+            kinds in [copies(), copies(), copies(), copies()],
+            spurious_known in any::<bool>(),
+            simulated in proptest::collection::vec(outcome(), Change::ALL.len()),
+        ) {
+            let [fast, slow, probes, other] = kinds;
+            let actual = Actual { spurious_known, fast, slow, probes, other };
+            let mut outcomes = [Outcome::default(); Change::ALL.len()];
+            outcomes.copy_from_slice(&simulated);
+            let output = Output { outcomes, simulated: true, ..Output::default() };
+            let sender = Sender {
+                output: &output,
+                throughput_bps: None,
+                peak_bps: 0.0,
+                cwnd_share: 1.0,
+            };
+            let rows = summary(&[sender], actual);
+            prop_assert_eq!(rows.len(), Change::ALL.len() - 1);
+            for row in rows {
+                let causes = row.by_cause;
+                let sum = causes.fast + causes.timeout + causes.probe + causes.other;
+                prop_assert_eq!(sum, row.retransmits, "{}", row.change);
+                prop_assert_eq!(row.spurious.is_some(), spurious_known);
+                prop_assert!(row.spurious.unwrap_or(0) <= row.retransmits, "{:?}", row);
+                if row.change == name(Change::Lossless) && spurious_known {
+                    prop_assert_eq!(row.spurious, Some(row.retransmits - other.needed));
+                }
+            }
+        }
+
+        /// Where the simulation changes nothing, nothing changes.
+        #[test]
+        fn the_same_simulation_predicts_what_happened(actual in 0u64..5000, was in 0u64..5000) {
+            prop_assert_eq!(scaled(actual, was, was), actual);
+        }
     }
 }

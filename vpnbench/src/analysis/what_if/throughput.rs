@@ -1,10 +1,11 @@
-//! What another window does to a flow, by a deterministic model.
+//! What another window does to a flow's throughput.
 //!
-//! The simulated window ([`super::window`]) with the change, over the one as it was, says by how much the
-//! window changes; only the share of busy time in which the window was the limit can change with it
-//! (Amdahl). BBR does not reduce its rate at single losses: no change is predicted. Uncertainty: the
-//! number of window reductions is counted with a standard error of its square root, and a window goes
-//! with the square root of the distance between two of them (Mathis et al. 1997).
+//! The ratio of simulated runs with and without the change ([`super::ensemble`]) holds for the share of
+//! busy time in which the window was the limit; the rest of the time stays (Amdahl). More than the path
+//! and the receiver have shown to take (the highest rate of a tenth of a second) is not predicted. BBR
+//! does not reduce its rate at single losses: no change is predicted.
+
+use super::ensemble::Ratio;
 
 /// Congestion control by what its window answers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,48 +28,62 @@ impl Control {
             _ => Control::Other,
         }
     }
+
+    /// By what a socket does at an entry into fast recovery, whatever the sysctl says (programs choose
+    /// their own): CUBIC lowers the threshold to 0.7 of the window (RFC 9438, section 4.6), Reno to a half (RFC 5681,
+    /// equation 4), BBR leaves it (`bbr_ssthresh`). `None` if the window is too small to tell.
+    #[must_use]
+    pub fn at_entry(window: u32, threshold: u32) -> Option<Control> {
+        if threshold >= INFINITE_THRESHOLD {
+            return Some(Control::Other);
+        }
+        if window < TELLING || threshold > window {
+            return None;
+        }
+        let halved = u64::from(threshold) * 10 < u64::from(window) * 6;
+        Some(if halved {
+            Control::Reno
+        } else {
+            Control::Cubic
+        })
+    }
 }
+
+/// `TCP_INFINITE_SSTHRESH`.
+const INFINITE_THRESHOLD: u32 = 0x7fff_ffff;
+/// Segments of a window of which a half and 0.7 differ by more than rounding.
+const TELLING: u32 = 10;
 
 /// A flow as it was.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
     /// bit/s.
     pub throughput_bps: f64,
+    /// Highest rate of a tenth of a second, bit/s.
+    pub peak_bps: f64,
     /// Share of the busy time in which the congestion window was the limit.
     pub cwnd_share: f64,
     /// Congestion control.
     pub control: Control,
 }
 
-/// What a simulation says about the window.
-#[derive(Debug, Clone, Copy)]
-pub struct Simulated {
-    /// Mean window in segments.
-    pub window: f64,
-    /// Reductions that were not taken back.
-    pub reductions: u64,
-}
-
-/// Throughput in bit/s: expected, and within one standard error of the counts.
+/// Throughput in bit/s: expected, and both ends of its interval.
 #[must_use]
-pub fn predict(flow: &Flow, was: Simulated, changed: Simulated) -> (f64, f64, f64) {
+pub fn predict(flow: &Flow, ratio: Ratio) -> (f64, f64, f64) {
+    let most = flow.peak_bps.max(flow.throughput_bps);
+    let share = match flow.control {
+        Control::Other => 0.0,
+        Control::Cubic | Control::Reno => flow.cwnd_share.clamp(0.0, 1.0),
+    };
     let scaled = |factor: f64| {
-        let share = flow.cwnd_share.clamp(0.0, 1.0);
-        flow.throughput_bps / (1.0 - share + share / factor)
+        let longer = 1.0 - share + share / factor.max(f64::MIN_POSITIVE);
+        (flow.throughput_bps / longer).min(most)
     };
-    let same = flow.control == Control::Other || was.window <= 0.0 || changed.window <= 0.0;
-    let factor = if same {
-        1.0
-    } else {
-        changed.window / was.window
-    };
-    let expected = scaled(factor);
-    if (factor - 1.0).abs() < 1e-9 {
-        return (expected, expected, expected);
-    }
-    let relative = |count: u64| 0.5 / (count.max(1) as f64).sqrt();
-    let error = 1.0 + relative(was.reductions) + relative(changed.reductions);
-    (expected, scaled(factor / error), scaled(factor * error))
+    (
+        scaled(ratio.expected),
+        scaled(ratio.low),
+        scaled(ratio.high),
+    )
 }
 
 #[cfg(test)]
@@ -76,24 +91,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_socket_shows_its_control() {
+        let found = [(10, 7), (10, 5), (20, u32::MAX >> 1), (4, 2), (10, 12)];
+        let found = found.map(|(window, threshold)| Control::at_entry(window, threshold));
+        let (cubic, reno, other) = (Control::Cubic, Control::Reno, Control::Other);
+        assert_eq!(found, [Some(cubic), Some(reno), Some(other), None, None]);
+    }
+
+    #[test]
     fn only_a_window_that_was_the_limit_changes_anything() {
         let flow = Flow {
             throughput_bps: 1e6,
+            peak_bps: 2.5e6,
             cwnd_share: 1.0,
             control: Control::Reno,
         };
-        let was = Simulated {
-            window: 10.0,
-            reductions: 400,
+        let ratio = Ratio {
+            expected: 2.0,
+            low: 1.5,
+            high: 3.0,
         };
-        let changed = Simulated {
-            window: 20.0,
-            reductions: 100,
-        };
-        let (expected, low, high) = predict(&flow, was, changed);
+        let (expected, low, high) = predict(&flow, ratio);
         assert!((expected / 2e6 - 1.0).abs() < 1e-9);
-        assert!(low < expected && expected < high);
-        assert!((high / 2e6 - 1.075).abs() < 1e-9);
+        assert!((low / 1.5e6 - 1.0).abs() < 1e-9);
+        assert!((high / 2.5e6 - 1.0).abs() < 1e-9, "the path's limit");
         let idle = Flow {
             cwnd_share: 0.0,
             ..flow
@@ -103,7 +124,7 @@ mod tests {
             ..flow
         };
         for unchanged in [idle, other] {
-            let (same, ..) = predict(&unchanged, was, changed);
+            let (same, ..) = predict(&unchanged, ratio);
             assert!((same - 1e6).abs() < 1e-6, "{unchanged:?}");
         }
     }

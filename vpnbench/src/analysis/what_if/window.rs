@@ -51,6 +51,18 @@ impl Window {
         self.since = self.since.max(now);
     }
 
+    /// The window, in segments.
+    #[must_use]
+    pub fn segments(&self) -> f64 {
+        self.segments
+    }
+
+    /// The slow-start threshold, in segments.
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        self.threshold
+    }
+
     /// An acknowledgement that may raise the window delivers segments.
     pub fn raise(&mut self, now: u64, delivered: u64) {
         self.pass(now);
