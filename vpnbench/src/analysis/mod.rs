@@ -16,7 +16,7 @@ pub mod episodes;
 pub mod flows;
 mod inferred;
 pub mod interfaces;
-mod lanes;
+pub mod lanes;
 pub mod ledger;
 pub mod limits;
 pub mod pairing;
@@ -46,7 +46,6 @@ use crate::trace::model::{Change, End, Namespace, Start, Symbols};
 use crate::trace::{Event, Summary};
 
 pub use books::Reconciliation;
-pub use lanes::Feed;
 pub use problem::{Problem, Severity};
 
 /// Everything but the events that an analysis may use: what the trace says about itself.

@@ -58,7 +58,9 @@ fn apart(plan: &Plan) -> Result<Option<Vec<Recording>>, Failure> {
 fn together(plan: &Plan) -> Result<Report, Failure> {
     let import = begin(plan)?;
     let mut analyses = Analyses::new(import.start());
-    let summary = analyses.follow(|feed| import.for_each(|event| feed.observe(&event)))?;
+    let summary = super::lanes::follow_all(&mut analyses, |feed| {
+        import.for_each(|event| feed.observe(&event))
+    })?;
     Ok(conclude(analyses, summary, &Given::default()))
 }
 

@@ -70,7 +70,9 @@ pub(super) fn by_host(plan: &Plan) -> Vec<Recording> {
 pub(super) fn join(recordings: Vec<Recording>) -> Result<Report, Failure> {
     let joined = Joined::new(recordings)?;
     let mut analyses = Analyses::new(joined.start());
-    let summary = analyses.follow(|feed| joined.for_each(|event| feed.observe(&event)))?;
+    let summary = super::lanes::follow_all(&mut analyses, |feed| {
+        joined.for_each(|event| feed.observe(&event))
+    })?;
     let mut report = conclude(analyses, summary, &Given::default());
     own_numbers(&mut report);
     Ok(report)

@@ -11,6 +11,7 @@ pub mod lab_ablate;
 pub mod lab_matrix;
 pub mod lab_run;
 pub mod lab_scenario;
+mod lanes;
 mod live;
 mod logger;
 mod offline;

@@ -95,7 +95,9 @@ pub(super) fn analyse(path: &Path) -> anyhow::Result<Report> {
 pub(super) fn analyse_given(path: &Path, given: &Given) -> anyhow::Result<Report> {
     let reader = Reader::open(path)?;
     let mut analyses = Analyses::new(reader.start());
-    let summary = analyses.follow(|feed| reader.for_each(|event| feed.observe(&event)))?;
+    let summary = super::lanes::follow_all(&mut analyses, |feed| {
+        reader.for_each(|event| feed.observe(&event))
+    })?;
     Ok(conclude(analyses, summary, given))
 }
 
