@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod demo;
 mod ebpf_toolchain;
+mod q3;
 mod run;
 mod setup;
 mod test;
@@ -62,6 +63,8 @@ enum Task {
     Bench,
     /// Run every scenario of the lab and print which findings it led to: docs/zoo.md
     Zoo(zoo::Arguments),
+    /// Measure what four VPNs cost per packet, on one core and on two: docs/q3.md; wants an idle machine
+    Q3(q3::Arguments),
     /// Check the structure: imports between stages, purity, sizes, unsafe code
     Tidy,
 }
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Task::Vpns { names } => vpns::run(&names),
         Task::Bench => bench::run(),
         Task::Zoo(arguments) => zoo::run(&arguments),
+        Task::Q3(arguments) => q3::run(&arguments),
         Task::Tidy => tidy::run(),
     };
     match result {

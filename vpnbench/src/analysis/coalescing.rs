@@ -68,7 +68,7 @@ struct Key {
     tap: u8,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Count {
     units: u64,
     segments: u64,
@@ -81,7 +81,7 @@ struct Count {
 }
 
 /// Counts segments per unit.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Coalesce {
     counts: FxHashMap<Key, Count>,
     uncounted: u64,

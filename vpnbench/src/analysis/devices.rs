@@ -15,7 +15,7 @@ pub struct Device {
 
 /// All devices the trace knows, by namespace and interface index. A device that was deleted and
 /// created again has several indices and one name.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Devices {
     by_index: BTreeMap<(u32, u32), Device>,
 }

@@ -79,7 +79,7 @@ struct Count {
 }
 
 /// Counts drops.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Drops {
     counts: BTreeMap<Key, Count>,
     sockets: BTreeMap<(u32, u8, i32), u64>,

@@ -68,7 +68,7 @@ pub struct Undone {
 }
 
 /// The episodes of one sender.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Episodes {
     running: Option<Running>,
     number: u32,

@@ -60,7 +60,7 @@ struct Count {
 }
 
 /// Counts packets per flow and tap.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Flows {
     flows: FxHashMap<Key, Count>,
     kept: BTreeMap<Tap, usize>,

@@ -7,7 +7,7 @@ use super::{Analyses, Span};
 use crate::trace::Event;
 
 /// Events by probe, and the first and last one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Counts {
     by_probe: [u64; 256],
     pub(super) span: Span,

@@ -9,6 +9,7 @@ pub mod benchmark;
 pub mod books;
 pub mod cause;
 pub mod coalescing;
+pub mod conditions;
 pub mod connections;
 pub mod devices;
 pub mod drops;
@@ -147,8 +148,8 @@ pub fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// All analyses of one trace.
-#[derive(Debug, Default)]
+/// All analyses of one trace. A copy can be ended while the original goes on.
+#[derive(Debug, Clone, Default)]
 pub struct Analyses {
     taps: taps::Taps,
     flows: flows::Flows,
@@ -177,7 +178,7 @@ pub struct Span {
 }
 
 /// What the analyses found.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Outputs {
     /// Packets per tap.
     pub taps: Vec<taps::TapCount>,
@@ -227,6 +228,12 @@ impl Analyses {
         };
         analyses.pairing.begin(start);
         analyses
+    }
+
+    /// First and last event so far.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        self.counts.span
     }
 
     /// Takes one event, in time order.
@@ -287,6 +294,7 @@ impl Analyses {
             events_by_probe: self.counts.by_probe(),
             span: self.counts.span,
         };
+        problems.extend(conditions::conditions(context, &outputs.threads));
         inferred::leave_out(context, &mut outputs);
         (outputs, problems)
     }

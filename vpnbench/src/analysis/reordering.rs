@@ -110,7 +110,7 @@ struct RowKey {
     netns: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct FlowState {
     row: RowKey,
     sequence: Sequence,
@@ -129,7 +129,7 @@ impl FlowState {
 }
 
 /// Measures reordering.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Reorder {
     flows: FxHashMap<FlowKey, FlowState>,
     repeats: Repeats,

@@ -27,7 +27,7 @@ pub(super) struct NamespaceSums {
 }
 
 /// Everything added up.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sums {
     total: u64,
     failed: u64,

@@ -158,7 +158,7 @@ pub(super) struct Count {
 }
 
 /// Collects retransmissions by what decides their cause.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Retransmits {
     stacks: BTreeMap<Vec<u64>, u32>,
     flows: BTreeMap<Flow, ()>,

@@ -175,7 +175,7 @@ pub struct Sent {
 }
 
 /// Retransmissions of one direction of a connection beside what arrives.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Spurious {
     open: BTreeMap<(u64, u32), Resent>,
     order: VecDeque<(u64, (u64, u32))>,

@@ -137,7 +137,7 @@ struct Second {
 }
 
 /// Times spent in one stage.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Delays {
     histogram: Histogram<u64>,
     sum_ns: u128,

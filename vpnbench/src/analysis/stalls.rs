@@ -44,7 +44,7 @@ pub struct Gap {
     pub end_s: f64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Series {
     units: u64,
     first_ns: u64,
@@ -75,7 +75,7 @@ impl Series {
 }
 
 /// Collects silences.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Silences {
     taps: BTreeMap<(u32, u8), Series>,
 }

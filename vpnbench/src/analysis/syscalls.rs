@@ -175,7 +175,7 @@ struct Count {
 }
 
 /// Counts system calls.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Syscalls {
     counts: BTreeMap<(u32, u32), Count>,
     processes: BTreeMap<u32, (String, u32)>,

@@ -117,7 +117,7 @@ struct Releases {
 }
 
 /// Packets handed to a TUN device and not yet seen leaving its ring, by address, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Queued {
     number: u64,
     by_skb: FxHashMap<u64, u64>,
@@ -143,7 +143,7 @@ impl Queued {
 }
 
 /// Counts packets per device and tap.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Taps {
     counts: FxHashMap<Key, Count>,
     releases: BTreeMap<(u32, u32, u64), Releases>,

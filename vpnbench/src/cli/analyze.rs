@@ -61,7 +61,7 @@ fn together(plan: &Plan) -> Result<Report, Failure> {
     let summary = super::lanes::follow_all(&mut analyses, |feed| {
         import.for_each(|event| feed.observe(&event))
     })?;
-    Ok(conclude(analyses, summary, &Given::default()))
+    Ok(conclude(analyses, &summary, &Given::default()))
 }
 
 /// The files and where they were captured.

@@ -194,12 +194,27 @@ pub struct AttachArgs {
     /// Form of the report
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub report: ReportFormat,
+    /// Show throughput, stages, losses, threads and findings on the whole terminal while recording; ? lists
+    /// the keys
+    #[arg(long)]
+    pub tui: bool,
     /// Write the report to this file instead of stdout
     #[arg(long, value_name = "FILE")]
     pub report_file: Option<Destination>,
     /// Exit with status 5 if one of these findings is supported
     #[arg(long, value_name = "FINDING", value_delimiter = ',', value_parser = parse_finding)]
     pub fail_on: Vec<String>,
+}
+
+/// Form of `vpnbench threads`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ThreadsFormat {
+    /// For people
+    Text,
+    /// One JSON object, at the end
+    Json,
+    /// A line of JSON for each second; of a trace, one for the whole
+    Jsonl,
 }
 
 /// `vpnbench threads`
@@ -211,9 +226,12 @@ pub struct ThreadsArgs {
     /// What to watch and how to record it.
     #[command(flatten)]
     pub capture: CaptureArgs,
-    /// Form of the output
+    /// Form of the output; live, text is a table a second and jsonl a line of JSON
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub format: Format,
+    pub format: ThreadsFormat,
+    /// Show it on the whole terminal; ? lists the keys
+    #[arg(long, conflicts_with = "format")]
+    pub tui: bool,
     /// Write the stack samples (--stacks) folded, a line per stack, to this file
     #[arg(long, value_name = "FILE")]
     pub folded: Option<PathBuf>,

@@ -119,7 +119,7 @@ fn tables(args: &ExportArgs, summary: &Summary, names: &Names) -> Result<(), Fai
     }
     let report: PathBuf = tables.folder().join("report.json");
     tables.finish()?;
-    let found = conclude(analyses, read, &Given::default());
+    let found = conclude(analyses, &read, &Given::default());
     let text = serde_json::to_vec(&found)?;
     std::fs::write(&report, text).with_context(|| format!("cannot write {}", report.display()))?;
     Ok(())

@@ -73,7 +73,7 @@ pub(super) fn join(recordings: Vec<Recording>) -> Result<Report, Failure> {
     let summary = super::lanes::follow_all(&mut analyses, |feed| {
         joined.for_each(|event| feed.observe(&event))
     })?;
-    let mut report = conclude(analyses, summary, &Given::default());
+    let mut report = conclude(analyses, &summary, &Given::default());
     own_numbers(&mut report);
     Ok(report)
 }

@@ -2,11 +2,13 @@
 
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context as _;
 
 use super::args::{AttachArgs, CaptureArgs, DoctorArgs, Format, RecordArgs, ReportFormat};
 use super::offline::{analyse, failed_on, write_form};
+use super::onlooker::{Form, Onlooker};
 use super::output::Output;
 use super::values::{Destination, chosen_probes};
 use super::{ExitStatus, Failure};
@@ -40,9 +42,16 @@ pub(super) fn attach(args: AttachArgs, output: &mut Output) -> Result<ExitStatus
         .unwrap_or_else(|| format!("/proc/self/fd/{}", temporary.as_raw_fd()).into());
     // While the privileges to create it are there, and before the command runs.
     let mut target = output.open(&destination)?;
-    let request = request(args.capture, trace.clone(), stdout_is_ours);
-    let outcome = run(&request)?;
-    let report = analyse(&trace)?;
+    let mut request = request(args.capture, trace.clone(), stdout_is_ours);
+    let (outcome, report) = match args.tui {
+        true => {
+            let form = Form::Screen {
+                colour: output.screen().colour,
+            };
+            Onlooker::new(form)?.run(&mut request)?
+        }
+        false => (run(&request)?, analyse(&trace)?),
+    };
     output.write_to(&mut target, write_form(&report, args.report))?;
     match &args.output {
         Some(path) => log::info!("trace kept in {}", path.display()),
@@ -78,11 +87,15 @@ pub(super) fn record(args: RecordArgs, _output: &mut Output) -> Result<ExitStatu
 
 /// Records, with what goes wrong as exit status and next step.
 pub(super) fn run(request: &Request) -> Result<Outcome, Failure> {
+    run_command(request, command_of(&request.selector))
+}
+
+/// The same with a command made by the caller.
+pub(super) fn run_command(request: &Request, command: Option<Command>) -> Result<Outcome, Failure> {
     doctor::may_record().map_err(|error| {
         let hint = "run it as root (sudo vpnbench ..); `vpnbench doctor` says what is missing";
         Failure::new(ExitStatus::NotAllowed, error.into(), hint)
     })?;
-    let command = command_of(&request.selector);
     record::record(request, command, &mut say).map_err(failure)
 }
 
@@ -151,5 +164,6 @@ pub(super) fn request(capture: CaptureArgs, output: PathBuf, stdout_is_ours: boo
         quiet: false,
         progress: log::log_enabled!(log::Level::Warn),
         second_interrupt_ends: true,
+        observer: None,
     }
 }

@@ -1,10 +1,29 @@
 //! Log lines on stderr.
 
 use std::io::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 struct Stderr;
+
+/// Lines that wait while something else has the terminal; None where nothing has.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// Keeps lines until [`release`], while something else has the terminal.
+pub(super) fn hold() {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.get_or_insert_default();
+}
+
+/// Writes what was kept.
+pub(super) fn release() {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let mut stderr = io::stderr().lock();
+    for line in held.into_iter().flatten() {
+        let _ = writeln!(stderr, "{line}");
+    }
+}
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -24,7 +43,14 @@ impl Log for Stderr {
                 Level::Info => "",
                 Level::Debug | Level::Trace => "debug: ",
             };
-            let _ = writeln!(io::stderr().lock(), "vpnbench: {level}{}", record.args());
+            let line = format!("vpnbench: {level}{}", record.args());
+            let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+            match held.as_mut() {
+                Some(held) => held.push(line),
+                None => {
+                    let _ = writeln!(io::stderr().lock(), "{line}");
+                }
+            }
         }
     }
 

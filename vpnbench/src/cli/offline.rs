@@ -98,12 +98,12 @@ pub(super) fn analyse_given(path: &Path, given: &Given) -> anyhow::Result<Report
     let summary = super::lanes::follow_all(&mut analyses, |feed| {
         reader.for_each(|event| feed.observe(&event))
     })?;
-    Ok(conclude(analyses, summary, given))
+    Ok(conclude(analyses, &summary, given))
 }
 
 /// Ends the analyses of a recording that was read and composes its report.
-pub(super) fn conclude(analyses: Analyses, summary: Summary, given: &Given) -> Report {
-    let context = Context::of(&summary);
+pub(super) fn conclude(analyses: Analyses, summary: &Summary, given: &Given) -> Report {
+    let context = Context::of(summary);
     let problems = summary.problems.iter().map(|problem| Problem {
         severity: match problem.severity {
             trace::Severity::Info => Severity::Info,

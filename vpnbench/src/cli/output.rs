@@ -97,7 +97,8 @@ impl Output {
         self.stdout.flush()
     }
 
-    fn screen(&self) -> Screen {
+    /// What standard output is like.
+    pub(super) fn screen(&self) -> Screen {
         let colour = match self.color {
             ColorMode::Always => true,
             ColorMode::Never => false,

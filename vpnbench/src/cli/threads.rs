@@ -9,15 +9,18 @@ use anyhow::Context as _;
 use inferno::flamegraph;
 use serde_json::json;
 
-use super::args::{Format, ThreadsArgs};
-use super::live::{request, run, status};
+use super::args::{ThreadsArgs, ThreadsFormat};
+use super::live::{request, status};
 use super::offline::analyse;
+use super::onlooker::{Form, Onlooker};
 use super::output::Output;
+use super::screen::{self, whole};
 use super::values::Destination;
 use super::{ExitStatus, Failure};
 use crate::analysis::Context;
 use crate::analysis::stacks::{self, Stacks, rules::Rules};
 use crate::report::Report;
+use crate::report::live::plain;
 use crate::report::terminal::threads;
 use crate::trace::Reader;
 
@@ -26,16 +29,23 @@ pub(super) fn threads(args: ThreadsArgs, output: &mut Output) -> Result<ExitStat
     let rules = rules(args.groups.as_deref())?;
     // Without a name, so that nothing is left of it however this process ends.
     let temporary = tempfile::tempfile().context("cannot create a temporary file for the trace")?;
-    let (trace, ended) = match &args.trace {
-        Some(path) => (path.clone(), ExitStatus::Done),
+    let colour = output.screen().colour;
+    let (trace, report, ended) = match &args.trace {
+        Some(path) => (path.clone(), analyse(path)?, ExitStatus::Done),
         None => {
             let trace = PathBuf::from(format!("/proc/self/fd/{}", temporary.as_raw_fd()));
-            let json = args.format == Format::Json;
-            let outcome = run(&request(args.capture.clone(), trace.clone(), json))?;
-            (trace, status(&outcome))
+            let form = match (args.tui, args.format) {
+                (true, _) => Form::Screen { colour },
+                (_, ThreadsFormat::Text) => Form::Tables(output.screen()),
+                (_, ThreadsFormat::Jsonl) => Form::Lines,
+                (_, ThreadsFormat::Json) => Form::Nothing,
+            };
+            let ours = args.format != ThreadsFormat::Text;
+            let mut request = request(args.capture.clone(), trace.clone(), ours);
+            let (outcome, report) = Onlooker::new(form)?.run(&mut request)?;
+            (trace, report, status(&outcome))
         }
     };
-    let report = analyse(&trace)?;
     let wants_stacks = args.folded.is_some() || args.flame_graph.is_some() || args.groups.is_some();
     let samples = match wants_stacks {
         true => Some(samples(&trace, &rules)?),
@@ -60,9 +70,21 @@ pub(super) fn threads(args: ThreadsArgs, output: &mut Output) -> Result<ExitStat
             false => write(path, &(lines.join("\n") + "\n"))?,
         }
     }
+    if args.tui && args.trace.is_some() {
+        screen::show(report, colour)?;
+        return Ok(ended);
+    }
+    // Live, the lines have been written.
+    if args.format == ThreadsFormat::Jsonl && args.trace.is_none() {
+        return Ok(ended);
+    }
     output.to(&Destination::Stdout, |out, screen| match args.format {
-        Format::Text => threads::write(&report, screen, out),
-        Format::Json => {
+        ThreadsFormat::Text => {
+            threads::write(&report, screen, out)?;
+            threads::wakings(&report, screen, out)
+        }
+        ThreadsFormat::Jsonl => plain::write_json(&whole(report), out),
+        ThreadsFormat::Json => {
             let document = document(&report, samples.as_ref());
             serde_json::to_writer_pretty(&mut *out, &document).map_err(io::Error::from)?;
             out.write_all(b"\n")

@@ -6,8 +6,8 @@ use super::clock::{Aligned, Mapping};
 use super::tag::Tag;
 use crate::trace::Summary;
 use crate::trace::model::{
-    Change, CommandOutput, Daemon, DeviceRef, End, Environment, Namespace, OuterSocket, Start,
-    Symbols, Tunnel, UnrecordedCount, WatchedDevice,
+    Change, CommandOutput, Daemon, DeviceRef, End, Environment, Namespace, OuterSocket, ProbeCount,
+    Start, Symbols, Tunnel, UnrecordedCount, WatchedDevice,
 };
 
 /// Namespaces that a recording names.
@@ -275,16 +275,27 @@ fn ends(all: Vec<End>) -> Option<End> {
                     one.events += count.events;
                     one.lost += count.lost;
                     one.skipped += count.skipped;
+                    together(one, &count);
                 }
                 None => joined.counts.push(count),
             }
         }
         joined.unrecorded.extend(next.unrecorded);
         joined.tool_cpu_s += next.tool_cpu_s;
+        let both = joined.bpf_statistics.zip(next.bpf_statistics);
+        joined.bpf_statistics = both.map(|(a, b)| a && b);
         joined.softirq_s.extend(next.softirq_s);
         add(&mut joined.environment, next.environment);
     }
     Some(joined)
+}
+
+/// Runs of a program on two machines, and what one of them took.
+fn together(one: &mut ProbeCount, other: &ProbeCount) {
+    let time = |count: &ProbeCount| Some(count.ns_per_run? * count.runs? as f64);
+    let sum = time(one).zip(time(other)).map(|(a, b)| a + b);
+    one.runs = one.runs.zip(other.runs).map(|(a, b)| a + b);
+    one.ns_per_run = sum.zip(one.runs).map(|(ns, runs)| ns / runs.max(1) as f64);
 }
 
 /// The wall clock of a recording as that of the first: what must do where no packets tell.

@@ -264,6 +264,7 @@ fn request(execution: &Execution<'_>, scenario: &Scenario, run: &Run, output: Pa
         quiet: true,
         progress: false,
         second_interrupt_ends: false,
+        observer: None,
     }
 }
 

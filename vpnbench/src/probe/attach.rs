@@ -2,11 +2,12 @@
 //! catalog, with the reason wherever one does not attach.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{Program, ProgramError};
+use aya::sys::{Stats, enable_stats};
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use vpnbench_common::catalog::{Attach, Group, PROBES, Probe, ProbeId};
@@ -207,6 +208,8 @@ pub struct Attached {
     unrecorded: PerCpuArray<MapData, Unrecorded>,
     softirq: PerCpuArray<MapData, u64>,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// Has the kernel take the time of each run, for as long as it is open.
+    statistics: Option<OwnedFd>,
 }
 
 impl Loaded {
@@ -274,6 +277,8 @@ impl Loaded {
             messages: EbpfLogger::init(&mut self.ebpf).ok(),
             ebpf: self.ebpf,
             statuses,
+            // Needs CAP_SYS_ADMIN; without it what the programs cost is estimated.
+            statistics: enable_stats(Stats::RunTime).ok(),
         })
     }
 
@@ -395,6 +400,12 @@ pub struct ProgramStats {
 }
 
 impl Attached {
+    /// Whether the kernel takes the time of each run.
+    #[must_use]
+    pub fn takes_time(&self) -> bool {
+        self.statistics.is_some()
+    }
+
     /// Shows what the programs had to say (a full table), through the ordinary log.
     pub fn show_messages(&mut self) {
         if let Some(messages) = &mut self.messages {

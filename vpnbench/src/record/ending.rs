@@ -56,6 +56,7 @@ impl Ending {
             counts: counts(&drained, drained.writer.totals()),
             unrecorded: unrecorded(&drained, &filter),
             tool_cpu_s: process_cpu_s() - self.cpu_before_s,
+            bpf_statistics: Some(drained.attached.takes_time()),
             softirq_s: drained.attached.softirq_s(),
             environment,
         };
@@ -130,6 +131,7 @@ fn counts(drained: &Drained<TraceFile>, totals: &Totals) -> Vec<ProbeCount> {
                 lost: totals.lost_by_probe[usize::from(status.id)],
                 skipped: stats.misses,
                 ns_per_run: (stats.ns > 0).then(|| stats.ns as f64 / stats.runs.max(1) as f64),
+                runs: (stats.ns > 0).then_some(stats.runs),
             }
         })
         .collect()

@@ -13,7 +13,7 @@ use super::clock::monotonic_ns;
 use super::drain::Signals;
 use crate::probe::discover::{self, LinkChange, LinkEvent, LinkWatch, Plan};
 use crate::probe::filter::Filter;
-use crate::trace::model::{Change, WatchedDevice};
+use crate::trace::model::{Change, TunnelKind, WatchedDevice};
 
 /// Longest time between a hint and the look it asks for; also bounds how often it looks.
 const PACE: Duration = Duration::from_millis(20);
@@ -154,6 +154,26 @@ impl Follow {
             devices,
         };
         let _ = self.changes.send(change);
+    }
+}
+
+/// ksoftirqd and threaded NAPI do the path's work as threads of their own. WireGuard in the kernel does it in
+/// work queues (drivers/net/wireguard/device.c: wg-crypt-*), which any kworker may serve; new ones are
+/// children of kthreadd.
+pub(super) fn add_kernel_threads(plan: &mut Plan) {
+    let in_work_queues = plan
+        .tunnels
+        .iter()
+        .any(|tunnel| tunnel.kind == TunnelKind::KernelWireguard);
+    for pid in discover::process::pids() {
+        let Some(comm) = discover::process::comm(pid) else {
+            continue;
+        };
+        let serves = in_work_queues && (comm.starts_with("kworker/") || comm == "kthreadd");
+        let of_path = comm.starts_with("ksoftirqd/") || comm.starts_with("napi/") || serves;
+        if of_path && !plan.processes.iter().any(|(known, _)| *known == pid) {
+            plan.processes.push((pid, process::KERNEL));
+        }
     }
 }
 

@@ -10,10 +10,12 @@ mod follow;
 mod go_functions;
 mod interrupt;
 mod kallsyms;
+mod observer;
 mod progress;
 pub mod session;
 mod silence;
 mod tee;
 mod user_code;
 
+pub use observer::Observer;
 pub use session::{Outcome, Reason, RecordError, Request, command_of, record};

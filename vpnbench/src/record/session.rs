@@ -2,6 +2,7 @@
 //! changes, stop, close the books.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::environment;
 use super::follow::{self, Follow};
 use super::interrupt;
 use super::kallsyms::Kallsyms;
+use super::observer::Observer;
 use super::progress::Progress;
 use super::silence;
 use super::tee::Onward;
@@ -61,6 +63,8 @@ pub struct Request {
     pub progress: bool,
     /// A second Ctrl-C ends the process at once. Off where somebody has more to clean up.
     pub second_interrupt_ends: bool,
+    /// Who looks on; the output is then a regular file.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Request {
@@ -216,6 +220,9 @@ pub fn command_of(selector: &Selector) -> Option<Command> {
     Some(command)
 }
 
+/// How long records wait to be written while somebody looks on: what an eye takes for at once.
+const SEEN_AFTER: Duration = Duration::from_millis(200);
+
 /// Processes and their role names for the environment snapshot.
 pub(super) fn roles(plan: &Plan) -> Vec<(u32, &'static str)> {
     plan.processes
@@ -237,6 +244,8 @@ struct Recording {
     drain: Drain<TraceFile>,
     changes: mpsc::Sender<crate::trace::model::Change>,
     signals: Arc<Signals>,
+    /// The trace once more, for whoever looks on.
+    trace: Option<File>,
 }
 
 impl Recording {
@@ -245,7 +254,7 @@ impl Recording {
         mut plan: Plan,
         before_command: bool,
     ) -> Result<Self, RecordError> {
-        add_kernel_threads(&mut plan);
+        follow::add_kernel_threads(&mut plan);
         let seed = choose_seed(&plan.devices);
         let options = Options {
             probes: wanted(request, &plan),
@@ -295,7 +304,17 @@ impl Recording {
         let readings = environment::link_counters(&plan.netns);
         environment::note_unsettled(&mut start.environment, &readings);
         let name = request.output_name();
-        let writer = Writer::create_named(file, &name, &start)?;
+        let mut writer = Writer::create_named(file, &name, &start)?;
+        let mut trace = None;
+        if request.observer.is_some() {
+            writer.wait_at_most(SEEN_AFTER);
+            let opened =
+                File::open(&request.output).and_then(|file| match file.metadata()?.is_file() {
+                    true => Ok(file),
+                    false => Err(std::io::Error::other("it is no regular file")),
+                });
+            trace = Some(opened.map_err(system("cannot read the trace while it is written"))?);
+        }
         let signals = Arc::new(Signals::default());
         let (changes, incoming) = mpsc::channel();
         let drain = Drain {
@@ -314,6 +333,7 @@ impl Recording {
             drain,
             changes,
             signals,
+            trace,
         })
     }
 
@@ -358,6 +378,7 @@ impl Recording {
             request,
             signals: &self.signals,
             heard: &heard,
+            trace: self.trace,
         };
         let (reason, command, output) = runtime.block_on(wait.until_end(benchmark, say));
         if request.second_interrupt_ends {
@@ -396,19 +417,6 @@ fn utc(clock: &Clock) -> String {
                 .ok()
         })
         .unwrap_or_default()
-}
-
-/// ksoftirqd and threaded NAPI do the path's work as threads of their own.
-fn add_kernel_threads(plan: &mut Plan) {
-    for pid in discover::process::pids() {
-        let Some(comm) = discover::process::comm(pid) else {
-            continue;
-        };
-        let of_path = comm.starts_with("ksoftirqd/") || comm.starts_with("napi/");
-        if of_path && !plan.processes.iter().any(|(known, _)| *known == pid) {
-            plan.processes.push((pid, process::KERNEL));
-        }
-    }
 }
 
 fn open_filter(filter: &mut Filter, plan: &Plan) -> Result<(), RecordError> {
@@ -469,15 +477,19 @@ struct Wait<'a> {
     request: &'a Request,
     signals: &'a Signals,
     heard: &'a mpsc::Receiver<String>,
+    trace: Option<File>,
 }
 
 impl Wait<'_> {
     async fn until_end(
-        &self,
+        mut self,
         mut benchmark: Option<Benchmark>,
         say: &mut dyn FnMut(&str),
     ) -> (Reason, Option<CommandStatus>, Option<CommandOutput>) {
         let reason = self.first_end(&mut benchmark, say).await;
+        if let Some(observer) = &self.request.observer {
+            observer.ending();
+        }
         let (reason, status) = match reason {
             Ended::Command(status) => (Reason::Command, status),
             Ended::Because(reason) => (reason, None),
@@ -504,7 +516,7 @@ impl Wait<'_> {
     }
 
     async fn first_end(
-        &self,
+        &mut self,
         benchmark: &mut Option<Benchmark>,
         say: &mut dyn FnMut(&str),
     ) -> Ended {
@@ -522,6 +534,10 @@ impl Wait<'_> {
         // Said when signals are caught and everything is watched.
         log::info!("recording to {}", self.request.output_name());
         let progress = Progress::start(self.request.progress);
+        let observer = self.request.observer.as_ref();
+        if let (Some(observer), Some(trace)) = (observer, self.trace.take()) {
+            observer.started(trace);
+        }
         loop {
             tokio::select! {
                 status = wait_for(benchmark) => return Ended::Command(status),
@@ -533,6 +549,9 @@ impl Wait<'_> {
                         progress.suspend(|| say(&sentence));
                     }
                     progress.update(self.signals);
+                    if observer.is_some_and(|one| one.wants_end()) {
+                        return Ended::Because(Reason::Interrupt);
+                    }
                     if self.signals.reader_gone.load(Ordering::Acquire) {
                         return Ended::Because(Reason::Reader);
                     }

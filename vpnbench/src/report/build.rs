@@ -201,6 +201,7 @@ fn capture(context: &Context<'_>, outputs: &Outputs, recording: &Recording) -> C
             .end
             .filter(|end| end.reason != trace::CAPTURED)
             .map(|end| end.tool_cpu_s),
+        kernel_cost: super::cost::kernel(context, outputs),
     }
 }
 

@@ -3,12 +3,14 @@
 
 pub mod build;
 pub mod compare;
+mod cost;
 mod cpu;
 pub mod docs;
 pub mod doctor;
 pub mod html;
 pub mod json;
 pub mod jsonl;
+pub mod live;
 pub mod markdown;
 pub mod model;
 pub mod table;

@@ -190,6 +190,24 @@ pub struct Capture {
     pub probes: Vec<Probe>,
     /// CPU seconds of the recorder; null if the recording did not end in order.
     pub tool_cpu_s: Option<f64>,
+    /// What its programs in the kernel took; null if the recording did not end in order, or was made by an
+    /// older version, which did not record it.
+    #[serde(default)]
+    pub kernel_cost: Option<KernelCost>,
+}
+
+/// CPU time of the programs in the kernel. The way into a program (ftrace, tracepoint, perf) is not in it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct KernelCost {
+    /// `measured`: by BPF statistics (run time of all runs, those about nothing that is watched included);
+    /// `estimated`: stored events x ns per event as measured on one machine (docs/threads.md), a lower bound.
+    pub method: String,
+    /// Seconds.
+    pub cpu_s: f64,
+    /// Seconds by group of probes (`--probes`).
+    pub by_group: BTreeMap<String, f64>,
+    /// (`cpu_s` + `tool_cpu_s`) / CPU seconds of all watched threads; null without any.
+    pub share_of_workload: Option<f64>,
 }
 
 /// A probe.

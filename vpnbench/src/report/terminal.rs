@@ -378,6 +378,18 @@ fn capture(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<(
     if let (Some(cpu), Some(run)) = (capture.tool_cpu_s, report.run.duration_s) {
         parts.push(format!("vpnbench used {} of one core", percent(cpu / run)));
     }
+    if let (Some(cost), Some(run)) = (&capture.kernel_cost, report.run.duration_s) {
+        let share = cost.share_of_workload.map_or(String::new(), |share| {
+            format!(", both {} of the workload's CPU time", percent(share))
+        });
+        parts.push(format!(
+            "its programs in the kernel {} ({}){share}",
+            percent(cost.cpu_s / run),
+            cost.method
+        ));
+    } else if capture.tool_cpu_s.is_some() {
+        parts.push("what its programs in the kernel took is not recorded".to_owned());
+    }
     if let Some(size) = capture.bytes {
         parts.push(format!("trace {}", bytes(size)));
     }

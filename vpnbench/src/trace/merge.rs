@@ -84,16 +84,20 @@ impl Merge {
         }));
     }
 
-    /// Hands out what can have no older company any more. Returns `false` if the receiver wants
-    /// no more.
-    pub(super) fn release(&mut self, deliver: &mut impl FnMut(Event<'_>) -> bool) -> bool {
+    /// Hands out what can have no older company any more, `promptly` or once it is worth sorting.
+    /// Returns `false` if the receiver wants no more.
+    pub(super) fn release(
+        &mut self,
+        promptly: bool,
+        deliver: &mut impl FnMut(Event<'_>) -> bool,
+    ) -> bool {
         let fresh = self.entries.len() - self.sorted;
         if self.bytes > WAITING_BYTES_MAX {
             self.forced += 1;
             return self.deliver_before(u64::MAX, deliver);
         }
         // Each release looks at all that waits; doing it rarely keeps the effort per record small.
-        if fresh < RELEASE_MIN.max(self.sorted / 2) {
+        if !promptly && fresh < RELEASE_MIN.max(self.sorted / 2) {
             return true;
         }
         self.deliver_before(self.watermark_ns.saturating_sub(SLACK_NS), deliver)

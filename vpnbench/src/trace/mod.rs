@@ -30,7 +30,7 @@ pub use error::TraceError;
 pub use event::Event;
 pub use file::{Existing, TraceFile};
 pub use index::{Index, IndexEntry};
-pub use pass::Summary;
+pub use pass::{Receiver, Summary};
 pub(crate) use problem::Problems;
 pub use problem::{Code, Problem, Severity};
 pub use reader::{Input, Reader, Verdict};

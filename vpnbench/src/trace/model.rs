@@ -105,6 +105,9 @@ pub struct End {
     pub unrecorded: Vec<UnrecordedCount>,
     /// CPU seconds of the recorder itself.
     pub tool_cpu_s: f64,
+    /// Whether BPF statistics were on; None in traces of older versions.
+    #[serde(default)]
+    pub bpf_statistics: Option<bool>,
     /// Softirq seconds per CPU and vector over the run.
     pub softirq_s: Vec<Vec<f64>>,
     /// State of the machine at the end.
@@ -168,6 +171,9 @@ pub struct ProbeCount {
     pub skipped: u64,
     /// Mean kernel time per run of the program in ns, if BPF statistics were on.
     pub ns_per_run: Option<f64>,
+    /// Times the program ran, if BPF statistics were on; None in traces of older versions.
+    #[serde(default)]
+    pub runs: Option<u64>,
 }
 
 /// Packets at a tap of a device that were not recorded.
@@ -362,6 +368,12 @@ pub struct CoreTicks {
     pub softirq: u64,
     /// Taken by the hypervisor for others.
     pub steal: u64,
+    /// Its frequency at that moment, kHz (`scaling_cur_freq`); None where the machine does not say.
+    #[serde(default)]
+    pub khz: Option<u64>,
+    /// The highest it can have, kHz (`cpuinfo_max_freq`).
+    #[serde(default)]
+    pub max_khz: Option<u64>,
 }
 
 /// A network namespace.

@@ -46,6 +46,19 @@ pub struct Summary {
     pub problems: Vec<Problem>,
 }
 
+/// Who takes what a pass hands out.
+pub trait Receiver {
+    /// Whether the trace is still being written: events are handed out as soon as nothing older can
+    /// follow, and [`pause`](Self::pause) is called.
+    const LIVE: bool;
+
+    /// Takes an event, in the order of time; `false` if no more are wanted.
+    fn event(&mut self, event: Event<'_>) -> bool;
+
+    /// After each frame: what the trace held so far beside its events. Without the end frame.
+    fn pause(&mut self, _so_far: &Summary) {}
+}
+
 /// One pass over the frames behind the start frame.
 pub(super) struct Pass {
     shapes: Box<Shapes>,
@@ -62,11 +75,14 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    pub(super) fn new(shapes: Box<Shapes>, problems: Problems) -> Self {
+    pub(super) fn new(start: Start, shapes: Box<Shapes>, problems: Problems) -> Self {
         Pass {
             shapes,
             problems,
-            summary: Summary::default(),
+            summary: Summary {
+                start,
+                ..Summary::default()
+            },
             decoder: Decoder::new(),
             decompressor: zstd::bulk::Decompressor::new().ok(),
             raw: Vec::new(),
@@ -78,11 +94,7 @@ impl Pass {
         }
     }
 
-    pub(super) fn run<R: Read>(
-        &mut self,
-        frames: &mut Frames<R>,
-        deliver: &mut impl FnMut(Event<'_>) -> bool,
-    ) {
+    pub(super) fn run<R: Read, T: Receiver>(&mut self, frames: &mut Frames<R>, receiver: &mut T) {
         loop {
             match frames.next(&mut self.problems) {
                 Ok(Some(frame)) => self.frame(&frame, frames.payload(&frame)),
@@ -97,12 +109,19 @@ impl Pass {
                     break;
                 }
             }
-            if !self.merge.release(deliver) {
+            if !self
+                .merge
+                .release(T::LIVE, &mut |event| receiver.event(event))
+            {
                 self.summary.stopped = true;
                 return;
             }
+            if T::LIVE {
+                self.summary.bytes = frames.offset();
+                receiver.pause(&self.summary);
+            }
         }
-        self.summary.stopped = !self.merge.finish(deliver);
+        self.summary.stopped = !self.merge.finish(&mut |event| receiver.event(event));
     }
 
     fn frame(&mut self, frame: &Frame, payload: &[u8]) {
@@ -203,15 +222,9 @@ impl Pass {
         .ok()
     }
 
-    pub(super) fn finish<R: Read>(
-        mut self,
-        start: Start,
-        frames: &Frames<R>,
-        events: u64,
-    ) -> Summary {
+    pub(super) fn finish<R: Read>(mut self, frames: &Frames<R>, events: u64) -> Summary {
         self.state_losses(frames.offset());
         let mut summary = self.summary;
-        summary.start = start;
         summary.events = events;
         summary.bytes = frames.offset();
         summary.truncated = frames.truncated;

@@ -13,7 +13,7 @@ use super::format::{
 };
 use super::frames::Frames;
 use super::model::Start;
-use super::pass::{Pass, Summary, metadata};
+use super::pass::{Pass, Receiver, Summary, metadata};
 use super::problem::{Code, Problem, Problems};
 use super::upgrade::{FORMAT_VERSION, shapes};
 
@@ -167,15 +167,55 @@ impl<R: Read> Reader<R> {
         self,
         mut receive: impl FnMut(Event<'_>) -> V,
     ) -> Result<Summary, TraceError> {
-        let mut events = 0;
-        let mut deliver = |event: Event<'_>| {
-            events += 1;
-            receive(event).goes_on()
+        let receive = |event: Event<'_>| receive(event).goes_on();
+        Ok(self.hand_out(&mut Whole(receive)))
+    }
+
+    /// Hands all events of a trace that is still being written to `receiver`, as they come; `input`
+    /// waits for more where the file ends, until the recording is over.
+    #[must_use]
+    pub fn follow(self, receiver: &mut impl Receiver) -> Summary {
+        self.hand_out(receiver)
+    }
+
+    fn hand_out<T: Receiver>(self, receiver: &mut T) -> Summary {
+        let mut counted = Counted {
+            events: 0,
+            receiver,
         };
-        let mut pass = Pass::new(self.shapes, self.problems);
+        let mut pass = Pass::new(self.start, self.shapes, self.problems);
         let mut frames = self.frames;
-        pass.run(&mut frames, &mut deliver);
-        Ok(pass.finish(self.start, &frames, events))
+        pass.run(&mut frames, &mut counted);
+        pass.finish(&frames, counted.events)
+    }
+}
+
+/// The receiver of a trace that is complete.
+struct Whole<F>(F);
+
+impl<F: FnMut(Event<'_>) -> bool> Receiver for Whole<F> {
+    const LIVE: bool = false;
+
+    fn event(&mut self, event: Event<'_>) -> bool {
+        (self.0)(event)
+    }
+}
+
+struct Counted<'a, T> {
+    events: u64,
+    receiver: &'a mut T,
+}
+
+impl<T: Receiver> Receiver for Counted<'_, T> {
+    const LIVE: bool = T::LIVE;
+
+    fn event(&mut self, event: Event<'_>) -> bool {
+        self.events += 1;
+        self.receiver.event(event)
+    }
+
+    fn pause(&mut self, so_far: &Summary) {
+        self.receiver.pause(so_far);
     }
 }
 

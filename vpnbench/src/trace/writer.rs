@@ -75,6 +75,7 @@ pub struct Writer<W: Write> {
     /// The watermark up to which all records are in the file.
     watermark_ns: u64,
     written_ns: u64,
+    waiting_time: Duration,
     totals: Totals,
 }
 
@@ -130,6 +131,7 @@ impl<W: Write> Writer<W> {
             epoch: 0,
             watermark_ns: 0,
             written_ns: start.clock.monotonic_ns,
+            waiting_time: WAITING_TIME,
             totals: Totals::new(),
         };
         let start = Start {
@@ -140,6 +142,11 @@ impl<W: Write> Writer<W> {
         writer.out.frame.extend_from_slice(&file_header());
         writer.metadata(frame_type::START, "the start of the recording", &start)?;
         Ok(writer)
+    }
+
+    /// Lets records wait for company no longer than this, where somebody reads along.
+    pub fn wait_at_most(&mut self, time: Duration) {
+        self.waiting_time = time;
     }
 
     /// Takes a record of a ring. Records of one ring come in the order in which they were made.
@@ -197,7 +204,8 @@ impl<W: Write> Writer<W> {
             self.totals.add_loss(probe, count);
         }
         let waited = watermark_ns.saturating_sub(self.written_ns);
-        if self.waiting_bytes >= WAITING_BYTES || u128::from(waited) >= WAITING_TIME.as_nanos() {
+        if self.waiting_bytes >= WAITING_BYTES || u128::from(waited) >= self.waiting_time.as_nanos()
+        {
             self.write_all(watermark_ns)?;
         }
         Ok(())

@@ -28,6 +28,8 @@ const UNSAFE: &[&str] = &[
     "tests/src/tun.rs",
     // A socket option that no crate at hand offers.
     "tests/src/tcp.rs",
+    // A pseudo terminal to press keys on.
+    "tests/tests/live.rs",
     // A command that ends with the recorder.
     "vpnbench/src/record/command.rs",
     // A pseudo terminal for its output.

@@ -91,7 +91,7 @@ impl Flow {
 }
 
 /// Collects the flows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Series {
     flows: FxHashMap<FlowKey, Flow>,
     /// Packets of flows beyond [`FLOWS_MAX`].

@@ -22,7 +22,7 @@ use crate::analysis::what_if::{self, WhatIf};
 const LOSS: u8 = 4;
 
 /// A direction, ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TcpFlow {
     /// Inode number of the sender's namespace.
     pub netns: u32,
@@ -103,7 +103,7 @@ pub(super) struct Data {
 }
 
 /// One direction of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Direction {
     /// The sender's end, once an event of its socket was seen.
     pub(super) flow: Option<Flow>,

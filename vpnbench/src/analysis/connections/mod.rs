@@ -56,7 +56,7 @@ const ACK: u16 = 0x10;
 pub(super) type End = ([u8; 16], u16);
 
 /// What the TCP analyses came to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Output {
     /// The retransmit ledger.
     pub retransmits: retransmits::Output,
@@ -73,7 +73,7 @@ struct Key {
     high: End,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Connection {
     /// From the lower end to the higher, and back.
     directions: [Direction; 2],
@@ -86,7 +86,7 @@ struct Connection {
 }
 
 /// Follows all connections.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Connections {
     live: FxHashMap<Key, Box<Connection>>,
     ended: Vec<TcpFlow>,

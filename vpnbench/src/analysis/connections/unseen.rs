@@ -11,7 +11,7 @@ use super::state::State;
 const RECOVERY: u8 = 3;
 
 /// Follows one socket.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Unseen {
     last: Option<State>,
     /// Congestion state after the last event.

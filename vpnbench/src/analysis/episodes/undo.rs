@@ -65,7 +65,7 @@ struct Before {
 }
 
 /// Watches the marker of one sender.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Watch {
     before: Option<Before>,
     /// `snd_una` and `retrans_stamp` before the segment that is being processed.

@@ -57,7 +57,7 @@ pub struct LossStructure {
 }
 
 /// Collects the fates of packets in the order they left.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Fates {
     packets: u64,
     lost: u64,

@@ -43,7 +43,7 @@ pub struct AckPath {
 }
 
 /// Follows acknowledgements.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct AckPathState {
     sent: u64,
     arrived: u64,

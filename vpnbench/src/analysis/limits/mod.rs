@@ -122,7 +122,7 @@ struct Spent {
 }
 
 /// Follows one sender.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     first: Option<(u64, State)>,
     last: Option<(u64, State)>,

@@ -41,7 +41,7 @@ struct Slot {
 }
 
 /// Collects points.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Series {
     began: Option<u64>,
     width: u64,

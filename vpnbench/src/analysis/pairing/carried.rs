@@ -22,7 +22,7 @@ const GAPS_MAX: usize = 1 << 14;
 const TCP: u8 = 6;
 
 /// Bytes of a connection that have been seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Seen {
     numbers: Unwrap,
     begun: bool,
@@ -74,7 +74,7 @@ impl Seen {
 }
 
 /// Sums of one direction of a daemon.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Carried {
     flows: FxHashMap<u64, Seen>,
     /// Inner packets, each segment with its headers, without a link layer.

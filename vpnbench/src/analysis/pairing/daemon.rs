@@ -86,7 +86,7 @@ enum Fit {
     Not,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Lane {
     /// Numbers of the current burst of reads.
     burst: VecDeque<u64>,
@@ -107,7 +107,7 @@ pub enum Rule {
 pub const RULES: [Rule; 2] = [Rule::Thread, Rule::Order];
 
 /// One daemon in one direction, under both rules.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Daemon {
     books: [Book; 2],
 }
@@ -199,7 +199,7 @@ impl Daemon {
 }
 
 /// The book of one daemon in one direction under one rule.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Book {
     rule: Rule,
     pending: VecDeque<Pending>,

@@ -17,7 +17,7 @@ use crate::analysis::stages::{Delays, Stage};
 const READ_PLACES: usize = 8;
 
 /// A queue between two taps, with its times and its account.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Queue {
     pub(crate) waiting: Waiting,
     pub(crate) delays: Delays,
@@ -98,7 +98,7 @@ impl Queue {
 }
 
 /// One host.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Host {
     pub(crate) netns: u32,
     /// Whether packets passed a tunnel device here.

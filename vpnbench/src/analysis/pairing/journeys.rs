@@ -63,7 +63,7 @@ fn between(from_ns: u64, to_ns: u64) -> Option<u64> {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Direction {
     seen: u64,
     sample: Vec<Journey>,
@@ -72,7 +72,7 @@ struct Direction {
 }
 
 /// A sample of the journeys of each direction, and its slowest.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Journeys {
     directions: FxHashMap<(u16, u16), Direction>,
 }

@@ -58,7 +58,7 @@ const HEADERS: u32 = 52;
 const KEEPALIVE_BYTES: u32 = 32;
 
 /// Follows packets through the taps.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Pairing {
     by_netns: FxHashMap<u32, u16>,
     hosts: Vec<Host>,
@@ -90,7 +90,7 @@ pub struct Pairing {
 }
 
 /// What is known of one direction between two hosts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Between {
     /// `outer.tx` to `outer.rx`.
     pub(crate) wire: Delays,

@@ -28,7 +28,7 @@ struct Datagrams {
     bytes: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Port {
     queue: VecDeque<Datagrams>,
     taken: bool,
@@ -44,7 +44,7 @@ pub(crate) struct TakenOut {
 }
 
 /// All sockets of a host.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Sockets {
     ports: FxHashMap<u16, Port>,
     slowest_ns: u64,

@@ -101,7 +101,7 @@ pub struct Sums {
 }
 
 /// Departures of one flow.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Flow {
     /// Host it leaves from.
     pub from: u16,
@@ -126,7 +126,7 @@ pub struct Flow {
 }
 
 /// All flows between hosts on one level (inner or outer).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Transit {
     flows: FxHashMap<u64, Flow>,
     live: usize,

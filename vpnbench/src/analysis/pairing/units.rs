@@ -35,7 +35,7 @@ pub struct Shape {
 }
 
 /// A table of units, numbered from 1.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Units {
     base: u64,
     units: VecDeque<Unit>,

@@ -54,7 +54,7 @@ impl Entry {
 }
 
 /// A queue.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Waiting {
     by_skb: FxHashMap<u64, Entry>,
     order: VecDeque<(u64, u64)>,

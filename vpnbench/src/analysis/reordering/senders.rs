@@ -45,7 +45,7 @@ struct Repeat {
     units: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sender {
     netns: u32,
     ifindex: u32,
@@ -56,7 +56,7 @@ struct Sender {
 }
 
 /// Retransmissions by flow, and beliefs by socket.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Repeats {
     senders: FxHashMap<u64, Sender>,
     sources: BTreeSet<(u8, [u8; 16])>,

@@ -22,7 +22,7 @@ struct Arrival {
 }
 
 /// One flow.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sequence {
     numbers: Unwrap,
     next_expected: Option<i64>,
@@ -123,7 +123,7 @@ impl Sequence {
 }
 
 /// Sums over flows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Totals {
     counts: Counts,
     extents: Histogram<u64>,

@@ -20,7 +20,7 @@ struct Missing {
 }
 
 /// Segments of the receiver as they reach the sender.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Acks {
     next: Option<u16>,
     last_ns: u64,

@@ -15,7 +15,7 @@ const LEAST: u32 = 16;
 const OFF: f64 = 0.02;
 
 /// The receiver's clock as its acknowledgements show it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Echo {
     first: Option<(u64, u32)>,
     last: Option<u32>,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 const INTERVALS_MAX: usize = 4096;
 
 /// Data that reached the receiver. What TCP discarded for its old timestamp (PAWS) arrived, too.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Received {
     pub(super) seen: bool,
     next: u64,

@@ -50,7 +50,7 @@ struct Stack {
 }
 
 /// Counts stacks.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Stacks {
     counts: FxHashMap<Stack, u64>,
     uncounted: u64,

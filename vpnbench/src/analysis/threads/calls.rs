@@ -111,7 +111,7 @@ struct Interruption {
 }
 
 /// One thread's calls.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Calls {
     /// Packets touched since the last call ended, by act.
     pending: [(u32, u32); 4],
@@ -264,7 +264,7 @@ impl Calls {
 }
 
 /// What the descriptors of processes are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Descriptors {
     known: FxHashMap<(u32, i32), Descriptor>,
 }
@@ -288,7 +288,7 @@ pub(super) fn way(machine: &str, nr: u32) -> Way {
 }
 
 /// Send calls of one process: whether they overlap, and whether threads take turns.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sends {
     recent: VecDeque<(u64, u64, u32)>,
     pub(super) calls: u64,

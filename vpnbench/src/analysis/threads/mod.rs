@@ -68,7 +68,7 @@ struct Pair {
 }
 
 /// Follows the threads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Threads {
     all: Vec<Thread>,
     current: FxHashMap<u32, usize>,

@@ -65,7 +65,7 @@ pub(super) struct Cell {
 }
 
 /// A thread.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Thread {
     pub(super) tid: u32,
     pub(super) tgid: u32,

@@ -62,7 +62,7 @@ struct Datagrams {
 }
 
 /// The queues of one process.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Desk {
     pub(super) tgid: u32,
     waiting: [u32; 4],
@@ -221,7 +221,7 @@ pub(super) enum Act {
 }
 
 /// All daemons' queues.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Desks {
     pub(super) all: Vec<Desk>,
     by_tgid: FxHashMap<u32, u16>,

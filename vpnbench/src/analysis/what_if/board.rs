@@ -70,7 +70,7 @@ pub struct Delivery {
 }
 
 /// Segments on their way.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Board {
     segments: VecDeque<Segment>,
     /// SACKed ranges above the left edge, apart from each other and in order.

@@ -112,7 +112,7 @@ impl Clock {
 }
 
 /// The recorded packets, taken in turn.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sampled<'a> {
     delays: &'a [u32],
     at: usize,

@@ -106,7 +106,7 @@ impl Runs {
 }
 
 /// The runs of one sender as it was.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Base<'a> {
     delays: &'a [u32],
     course: Course,

@@ -52,7 +52,7 @@ pub struct Measured {
 }
 
 /// Segments that were acknowledged and wait for their verdict, in order of sequence numbers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Waiting {
     queue: VecDeque<(Segment, Measured)>,
 }

@@ -103,7 +103,7 @@ const DELAYS_MAX: usize = 1 << 14;
 const INFINITE: u32 = 0x7fff_ffff;
 
 /// What the simulated runs came to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Throughput {
     ratios: [Option<Ratio>; Change::ALL.len()],
     simulated_rate: Option<f64>,
@@ -119,7 +119,7 @@ struct Case {
     path: Path,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Run {
     case: Case,
     path: Changer,
@@ -127,7 +127,7 @@ struct Run {
 }
 
 /// One sender: what happened, and what would have happened.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct WhatIf {
     replay: Replay,
     waiting: Waiting,

@@ -20,7 +20,7 @@ pub enum Path {
 }
 
 /// Changes the fates of successive segments.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Changer {
     path: Path,
     window: VecDeque<Fate>,

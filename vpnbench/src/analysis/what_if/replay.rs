@@ -62,7 +62,7 @@ pub struct Arrived<'a> {
 }
 
 /// The model beside the kernel.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Replay {
     /// The scoreboard.
     pub board: Board,

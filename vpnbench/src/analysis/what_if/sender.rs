@@ -139,7 +139,7 @@ enum Next {
 }
 
 /// One sender under one set of settings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sender<R> {
     pub rules: Rules,
     pub board: Board,

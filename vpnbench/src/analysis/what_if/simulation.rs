@@ -20,7 +20,7 @@ use super::window::Window;
 const AHEAD: usize = 64;
 
 /// What is known of each segment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Recorded {
     fates: BTreeMap<u64, Fate>,
     /// What leaves next, and how many of them have lent their fate to a copy.
@@ -60,7 +60,7 @@ impl Road for Recorded {
 }
 
 /// One sender under one set of settings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Simulation {
     sender: Sender<Recorded>,
 }

@@ -18,7 +18,20 @@ pub(super) fn read(missing: &mut Missing) -> Vec<CoreTicks> {
     };
     let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     let ticks = u32::try_from(ticks).unwrap_or(100);
-    text.lines().filter_map(|line| core(line, ticks)).collect()
+    let cores = text.lines().filter_map(|line| core(line, ticks));
+    cores
+        .map(|one| CoreTicks {
+            khz: frequency(one.cpu, "scaling_cur_freq"),
+            max_khz: frequency(one.cpu, "cpuinfo_max_freq"),
+            ..one
+        })
+        .collect()
+}
+
+/// A file of cpufreq (Documentation/admin-guide/pm/cpufreq.rst); most virtual machines have none.
+fn frequency(cpu: u32, file: &str) -> Option<u64> {
+    let path = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/{file}");
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// `cpuN user nice system idle iowait irq softirq steal guest guest_nice` (proc(5)).
@@ -41,6 +54,8 @@ fn core(line: &str, ticks_per_s: u32) -> Option<CoreTicks> {
         irq,
         softirq,
         steal,
+        khz: None,
+        max_khz: None,
     })
 }
 

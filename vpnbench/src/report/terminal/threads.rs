@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use crate::analysis::threads::{Blocked, DaemonLimits, Limit, ThreadTime};
-use crate::report::model::Report;
+use crate::analysis::threads::{Blocked, DaemonLimits, Duty, Limit, ThreadTime};
+use crate::report::model::{CoreTime, Report};
 use crate::report::table::{Align, Screen, Table, wrap};
 use crate::report::units::{count, duration, percent, rate};
 
@@ -44,6 +44,65 @@ pub fn write(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result
     for limits in &report.daemon_limits {
         limit_lines(limits, screen, out)?;
     }
+    cores(report, screen, out)?;
+    writeln!(out)
+}
+
+/// What `/proc/stat` says about the cores beside the watched threads.
+fn cores(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let all = report.cpu.as_ref().map_or(&[][..], |cpu| &cpu.cores);
+    let sum = |pick: fn(&CoreTime) -> f64| all.iter().map(pick).sum::<f64>();
+    let busy = sum(|one| one.user_s + one.system_s + one.irq_s + one.softirq_s);
+    if busy <= 0.0 {
+        return Ok(());
+    }
+    let watched: f64 = report.threads.iter().map(|one| one.cpu_s).sum();
+    let whole = busy + sum(|one| one.idle_s + one.steal_s);
+    let stolen = match sum(|one| one.steal_s) {
+        time if time > 0.0 => format!(", {} taken by the hypervisor", duration(time)),
+        _ => String::new(),
+    };
+    let text = format!(
+        "cores by /proc/stat: busy {} of {}{stolen}; watched threads {}, all else {}",
+        duration(busy),
+        duration(whole),
+        duration(watched),
+        duration((busy - watched).max(0.0))
+    );
+    writeln!(out, " {}", wrap(&text, screen.width.saturating_sub(4), 3))
+}
+
+/// Who wakes whom, most often first.
+///
+/// # Errors
+/// When the writer fails.
+pub fn wakings(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<()> {
+    let mut table = Table::new(&[
+        ("waker", Align::Text),
+        ("wakes", Align::Text),
+        ("times", Align::Number),
+        ("out of a futex", Align::Number),
+        ("slept in it", Align::Number),
+        ("with work waiting", Align::Number),
+    ]);
+    for one in report.wakings.iter().take(ROWS) {
+        let waker = match one.waker_tid {
+            0 => "an interrupt".to_owned(),
+            tid => format!("{} ({tid})", one.waker),
+        };
+        table.row(vec![
+            waker,
+            format!("{} ({})", one.woken, one.woken_tid),
+            count(one.count),
+            count(one.futex),
+            duration(one.futex_wait_s),
+            duration(one.futex_wait_with_work_s),
+        ]);
+    }
+    if table.is_empty() {
+        return Ok(());
+    }
+    table.write("WHO WAKES WHOM", screen, out)?;
     writeln!(out)
 }
 
@@ -63,7 +122,7 @@ fn table(busy: &[&ThreadTime], screen: Screen, out: &mut dyn Write) -> io::Resul
         let dash = || "-".to_owned();
         table.row(vec![
             thread.comm.clone(),
-            does(thread),
+            duties_or_role(&thread.duties, &thread.role),
             thread.tid.to_string(),
             thread.cpu_share.map_or_else(dash, percent),
             duration(thread.runqueue_wait_s),
@@ -81,14 +140,14 @@ fn table(busy: &[&ThreadTime], screen: Screen, out: &mut dyn Write) -> io::Resul
 }
 
 /// Duties of a daemon's thread, the role of its process for others.
-fn does(thread: &ThreadTime) -> String {
-    if thread.duties.is_empty() {
-        return thread.role.clone();
+pub(in crate::report) fn duties_or_role(duties: &[Duty], role: &str) -> String {
+    if duties.is_empty() {
+        return role.to_owned();
     }
-    if thread.duties.len() == 4 {
+    if duties.len() == 4 {
         return "all of it".to_owned();
     }
-    let names: Vec<&str> = thread.duties.iter().map(|duty| duty.name()).collect();
+    let names: Vec<&str> = duties.iter().map(|duty| duty.name()).collect();
     names.join("+")
 }
 
