@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Arguments;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 use vpnbench::lab::tunnel::Settings;
 use vpnbench_tests::binary::vpnbench;
 use vpnbench_tests::netns::{Process, wait_for};
@@ -31,6 +32,7 @@ const TESTS: &[Test] = &[
     ("keys_change_the_screen_and_q_gives_it_back", keys),
     ("ctrl_c_and_sigterm_give_it_back", interrupted),
     ("a_trace_is_shown_as_a_whole", of_a_trace),
+    ("it_ends_with_its_terminal", hung_up),
     ("without_a_terminal_it_says_so", no_terminal),
     ("a_table_and_a_line_of_json_each_second", tables_and_lines),
 ];
@@ -68,34 +70,44 @@ struct Terminal {
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
+/// Both ends of a new pseudo terminal; a program that is started does not hold the first.
+fn pseudo_terminal() -> Result<(File, OwnedFd)> {
+    let size = libc::winsize {
+        ws_row: ROWS as u16,
+        ws_col: COLUMNS as u16,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let (mut master, mut slave) = (-1, -1);
+    let (name, attributes_of) = (std::ptr::null_mut(), std::ptr::null());
+    // SAFETY: both descriptors and the size outlive the call; no name and no attributes are given.
+    let opened = unsafe { libc::openpty(&mut master, &mut slave, name, attributes_of, &size) };
+    ensure!(opened == 0, "openpty: {}", std::io::Error::last_os_error());
+    // SAFETY: openpty has just opened them, and nobody else owns them.
+    let (master, slave) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+    // SAFETY: the descriptor is open.
+    let kept = unsafe { libc::fcntl(master.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    ensure!(kept == 0, "fcntl: {}", std::io::Error::last_os_error());
+    Ok((master, slave))
+}
+
+/// vpnbench with this terminal.
+fn started(arguments: &[&str], slave: &OwnedFd) -> Result<Child> {
+    let end = || -> Result<Stdio> { Ok(slave.try_clone()?.into()) };
+    let mut command = vpnbench();
+    command
+        .args(arguments)
+        .env("TERM", "xterm-256color")
+        .env_remove("NO_COLOR");
+    command.stdin(end()?).stdout(end()?).stderr(end()?);
+    Ok(command.spawn()?)
+}
+
 impl Terminal {
     fn start(arguments: &[&str]) -> Result<Terminal> {
-        let size = libc::winsize {
-            ws_row: ROWS as u16,
-            ws_col: COLUMNS as u16,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let (mut master, mut slave) = (-1, -1);
-        let (name, attributes_of) = (std::ptr::null_mut(), std::ptr::null());
-        // SAFETY: both descriptors and the size outlive the call; no name and no attributes are given.
-        let opened = unsafe { libc::openpty(&mut master, &mut slave, name, attributes_of, &size) };
-        ensure!(opened == 0, "openpty: {}", std::io::Error::last_os_error());
-        // SAFETY: openpty has just opened them, and nobody else owns them.
-        let (master, slave) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
-        // The program must not hold our end.
-        // SAFETY: the descriptor is open.
-        let kept = unsafe { libc::fcntl(master.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
-        ensure!(kept == 0, "fcntl: {}", std::io::Error::last_os_error());
+        let (master, slave) = pseudo_terminal()?;
         let before = attributes(&slave)?;
-        let end = || -> Result<Stdio> { Ok(slave.try_clone()?.into()) };
-        let mut command = vpnbench();
-        command
-            .args(arguments)
-            .env("TERM", "xterm-256color")
-            .env_remove("NO_COLOR");
-        command.stdin(end()?).stdout(end()?).stderr(end()?);
-        let child = command.spawn()?;
+        let child = started(arguments, &slave)?;
         let written = Arc::new(Mutex::new(Vec::new()));
         let (mut from, to) = (master.try_clone()?, written.clone());
         let reader = std::thread::spawn(move || {
@@ -270,9 +282,9 @@ fn interrupted() -> Result<()> {
     Ok(())
 }
 
-fn of_a_trace() -> Result<()> {
+/// Records a second of a tunnel.
+fn recorded(folder: &TempDir) -> Result<String> {
     let (_rig, _traffic, pid) = tunnel()?;
-    let folder = tempfile::tempdir()?;
     let trace = folder.path().join("run.vbt");
     let trace = trace.to_str().context("a path of letters")?;
     let mut command = vpnbench();
@@ -283,6 +295,35 @@ fn of_a_trace() -> Result<()> {
         "{}",
         String::from_utf8_lossy(&recorded.stderr)
     );
+    Ok(trace.to_owned())
+}
+
+/// A terminal that is closed, without a signal: the program has no session of its own.
+fn hung_up() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let trace = recorded(&folder)?;
+    let (mut master, slave) = pseudo_terminal()?;
+    let mut child = started(&["threads", "--tui", &trace], &slave)?;
+    drop(slave);
+    let mut written = Vec::new();
+    while !String::from_utf8_lossy(&written).contains("\x1b[?1049h") {
+        let mut bytes = [0; 4096];
+        let count = master.read(&mut bytes)?;
+        written.extend_from_slice(&bytes[..count]);
+    }
+    drop(master);
+    let ended = wait_for(PATIENCE, || child.try_wait().is_ok_and(|one| one.is_some()));
+    if !ended {
+        child.kill()?;
+    }
+    let _status = child.wait()?;
+    ensure!(ended, "it goes on without its terminal");
+    Ok(())
+}
+
+fn of_a_trace() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let trace = &*recorded(&folder)?;
     let mut terminal = Terminal::start(&["threads", "--tui", trace])?;
     terminal.waits_for("whole run", true)?;
     terminal.press("4")?;

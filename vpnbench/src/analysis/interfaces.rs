@@ -60,23 +60,9 @@ pub struct Interface {
     pub kind: Option<String>,
     /// Increase of the counters over the run; null if a snapshot lacks the device or it was
     /// created again.
-    pub counters: Option<Counters>,
+    pub counters: Option<LinkCounters>,
     /// What its taps saw.
     pub seen: Vec<Seen>,
-}
-
-/// Increase of `rtnl_link_stats64` counters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the kernel's names")]
-pub struct Counters {
-    pub rx_packets: u64,
-    pub rx_bytes: u64,
-    pub tx_packets: u64,
-    pub tx_bytes: u64,
-    pub rx_dropped: u64,
-    pub tx_dropped: u64,
-    pub rx_errors: u64,
-    pub tx_errors: u64,
 }
 
 /// Interfaces and their books.
@@ -109,10 +95,10 @@ pub fn join(
             // A capture has no counters.
             _ if captured => None,
             (Some(before), Some(after)) if before.ifindex == after.ifindex => {
-                difference(&before.counters, &after.counters)
+                after.counters.since(&before.counters)
             }
             // Created during the run: its counters began at 0.
-            (None, Some(after)) => difference(&LinkCounters::default(), &after.counters),
+            (None, Some(after)) => Some(after.counters),
             _ => None,
         };
         if counters.is_none() && context.end.is_some() && !captured {
@@ -157,20 +143,6 @@ fn links<'a>(
         start.and_then(|one| find(&one.links)),
         end.and_then(|one| find(&one.links)),
     )
-}
-
-fn difference(before: &LinkCounters, after: &LinkCounters) -> Option<Counters> {
-    let grown = after.since(before)?;
-    Some(Counters {
-        rx_packets: grown.rx_packets,
-        rx_bytes: grown.rx_bytes,
-        tx_packets: grown.tx_packets,
-        tx_bytes: grown.tx_bytes,
-        rx_dropped: grown.rx_dropped,
-        tx_dropped: grown.tx_dropped,
-        rx_errors: grown.rx_errors,
-        tx_errors: grown.tx_errors,
-    })
 }
 
 fn seen(context: &Context<'_>, taps: &[TapCount], device: &WatchedDevice) -> Vec<Seen> {

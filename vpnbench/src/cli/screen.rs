@@ -1,6 +1,7 @@
 //! The terminal while a view has it: entered, left on every way out, keys by their names.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,8 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::DefaultTerminal;
 
 use super::Failure;
@@ -16,8 +19,8 @@ use crate::lab::signals;
 use crate::report::Report;
 use crate::report::live::{Key, Moment, View, Wish};
 
-/// How often the screen is drawn and flags are looked at.
-const TICK: Duration = Duration::from_millis(100);
+/// How often the screen is drawn and flags are looked at, in milliseconds.
+const TICK: u8 = 100;
 
 /// Set by a panic of any thread: nothing is drawn any more.
 static PANICKED: AtomicBool = AtomicBool::new(false);
@@ -97,22 +100,36 @@ fn step(entered: &mut Entered, view: &mut View) -> io::Result<Wish> {
         return Ok(Wish::End);
     }
     entered.0.draw(|frame| view.draw(frame))?;
-    if !event::poll(TICK).or_else(unless_interrupted(false))? {
-        return Ok(Wish::None);
+    if gone(TICK.into())? {
+        return Ok(Wish::End);
     }
-    match event::read()? {
-        Event::Key(key) if key.kind != KeyEventKind::Release => {
-            Ok(named(key).map_or(Wish::None, |key| view.key(key)))
+    // All that came, since what crossterm has taken in already makes the terminal readable no more.
+    while event::poll(Duration::ZERO)? {
+        let Event::Key(key) = event::read()? else {
+            continue;
+        };
+        if key.kind == KeyEventKind::Release {
+            continue;
         }
-        _ => Ok(Wish::None),
+        let wish = named(key).map_or(Wish::None, |key| view.key(key));
+        if wish != Wish::None {
+            return Ok(wish);
+        }
     }
+    Ok(Wish::None)
 }
 
-fn unless_interrupted<T>(value: T) -> impl FnOnce(io::Error) -> io::Result<T> {
-    move |error| match error.kind() {
-        io::ErrorKind::Interrupted => Ok(value),
-        _ => Err(error),
+/// Waits for keys, and tells whether nobody can press any: where the terminal has hung up, crossterm
+/// would read its end of file for ever.
+fn gone(wait: PollTimeout) -> io::Result<bool> {
+    let input = io::stdin();
+    let mut keys = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut keys, wait) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
     }
+    let seen = keys[0].revents().unwrap_or(PollFlags::empty());
+    Ok(seen.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL))
 }
 
 fn named(key: KeyEvent) -> Option<Key> {
