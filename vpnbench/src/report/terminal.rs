@@ -397,7 +397,8 @@ fn capture(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<(
         out,
         "{} {state}: {}",
         screen.title("CAPTURE"),
-        parts.join("; ")
+        // The title and the state before it are up to 20 columns.
+        wrap(&parts.join("; "), screen.width.saturating_sub(21), 8)
     )
 }
 
