@@ -8,9 +8,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use vpnbench::report::Report;
-use vpnbench_tests::binary::vpnbench;
 
+use crate::join::report;
 use crate::tshark;
 
 /// Packets of the file and connections at a time.
@@ -42,17 +41,8 @@ pub(crate) fn missing() -> Option<String> {
 }
 
 fn ours(path: &Path) -> Result<Rows> {
-    let output = vpnbench()
-        .arg("analyze")
-        .arg(path)
-        .args(["--format", "json"])
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let report: Report = serde_json::from_slice(&output.stdout)?;
+    let path = path.to_str().context("a path of letters")?;
+    let report = report(&["analyze", path])?;
     let reordered: u64 = report.reordering.iter().map(|row| row.reordered).sum();
     let flows = report.flows.iter().filter(|flow| flow.protocol == "tcp");
     let rows = flows.map(|flow| {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use vpnbench::report::Report;
-use vpnbench_tests::binary::vpnbench;
 use vpnbench_tests::netns::{Namespace, connect, wait_for};
 
+use crate::join::report;
 use crate::make::{Format, Link, Packet, connection};
 use crate::tshark;
 
@@ -101,14 +101,8 @@ impl Tunnel {
 }
 
 fn analyze(path: &Path) -> Result<Report> {
-    let output = vpnbench()
-        .arg("analyze")
-        .arg(path)
-        .args(["--local", "192.0.2.1", "--format", "json"])
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{said}");
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let path = path.to_str().context("a path of letters")?;
+    report(&["analyze", path, "--local", "192.0.2.1"])
 }
 
 /// Inner TCP packets and their payload, as tshark counts them.
@@ -275,17 +269,8 @@ pub(crate) fn real_vxlan() -> Result<()> {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
         child.wait()?;
     }
-    let output = vpnbench()
-        .arg("analyze")
-        .arg(&outer_path)
-        .args(["--format", "json"])
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let report: Report = serde_json::from_slice(&output.stdout)?;
+    let path = outer_path.to_str().context("a path of letters")?;
+    let report = report(&["analyze", path])?;
     let found = inner(&report)?;
     ensure!(found.1 > 3_000_000, "{found:?}");
     if tshark::missing().is_none() {

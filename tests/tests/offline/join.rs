@@ -29,7 +29,8 @@ fn shifted(packets: &[Packet]) -> Vec<Packet> {
     moved.collect()
 }
 
-fn report(arguments: &[&str]) -> Result<Report> {
+/// The report that vpnbench prints with these arguments.
+pub(crate) fn report(arguments: &[&str]) -> Result<Report> {
     let output = vpnbench()
         .args(arguments)
         .args(["--format", "json"])
