@@ -68,6 +68,22 @@ pub struct Figure {
     pub better: Option<Better>,
 }
 
+/// Segments sent again per 10^6 bytes that were acknowledged: comparable between runs of different speed.
+pub const PER_MB: &str = "retransmits_per_mb";
+
+/// What a run's report says of other settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PredictedRun {
+    /// The settings, as `what_if[].change` of the report.
+    pub change: String,
+    /// Segments sent again per 10^6 bytes acknowledged.
+    pub retransmits_per_mb: Option<f64>,
+    /// bit/s, expected.
+    pub throughput_bps: Option<f64>,
+    /// Share of this run's fast retransmissions that the model reproduces.
+    pub fast_reproduced: Option<f64>,
+}
+
 /// Whether the report says what the scenario expects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Expectation {
@@ -145,6 +161,9 @@ pub struct RunOutcome {
     /// Supported findings, ranked.
     #[serde(default)]
     pub supported: Vec<String>,
+    /// What the report says of other settings.
+    #[serde(default)]
+    pub predictions: Vec<PredictedRun>,
     /// Version of vpnbench.
     pub tool_version: String,
 }
@@ -168,6 +187,7 @@ impl RunOutcome {
             figures: Vec::new(),
             expectations: Vec::new(),
             supported: Vec::new(),
+            predictions: Vec::new(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -254,6 +274,19 @@ impl RunOutcome {
     pub fn add_report(&mut self, scenario: &Scenario, report: &Report) {
         let retransmits = report.retransmits.total.map(|total| total as f64);
         self.add("retransmits", retransmits, Some(Better::Lower));
+        let acked: u64 = report.tcp_flows.iter().map(|flow| flow.acked_bytes).sum();
+        let per_mb = |count: f64| (acked > 0).then(|| count * 1e6 / acked as f64);
+        self.add(PER_MB, retransmits.and_then(per_mb), Some(Better::Lower));
+        let predicted = report.what_if.iter().map(|one| PredictedRun {
+            change: one.change.clone(),
+            retransmits_per_mb: one
+                .predicted
+                .retransmits
+                .and_then(|count| per_mb(count as f64)),
+            throughput_bps: one.predicted.throughput_bps,
+            fast_reproduced: one.reproduced.and_then(|found| found.fast_retransmits),
+        });
+        self.predictions = predicted.collect();
         let spurious = report.retransmits.spurious.as_ref();
         let count = spurious.map(|spurious| spurious.count as f64);
         self.add("spurious_retransmits", count, Some(Better::Lower));

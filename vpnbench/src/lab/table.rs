@@ -36,6 +36,13 @@ pub fn heading(name: &str) -> String {
     words.join(" ")
 }
 
+/// A switch without the sections that its last parts make plain.
+#[must_use]
+pub fn brief(switch: &str) -> String {
+    let short = switch.replace("vpn.settings.", "");
+    short.replace("sysctls.net.ipv4.", "")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -500,9 +500,10 @@ pub struct Predicted {
     pub by_cause: Option<PredictedCauses>,
     /// Of those, spurious; null if it is not known how many were.
     pub spurious: Option<u64>,
-    /// Throughput of all TCP senders together.
+    /// Throughput of all TCP senders together; may be above any rate that was seen.
     pub throughput_bps: Option<f64>,
-    /// End of the 95 % interval of the mean over simulated runs.
+    /// End of the 95 % interval of the mean over simulated runs; of each sender never above the highest rate
+    /// that was seen.
     #[serde(default)]
     pub throughput_low_bps: Option<f64>,
     /// Its other end.

@@ -27,6 +27,7 @@ use super::what_if::ensemble::Budget;
 use super::what_if::rules::Rules;
 use super::what_if::sender::Copies;
 use super::what_if::summary::{Actual, Prediction, Sender, summary};
+use super::what_if::throughput;
 use super::{Context, Problem, address};
 use crate::trace::Event;
 use crate::trace::model::Start;
@@ -377,6 +378,7 @@ fn predictions(flows: &[TcpFlow], retransmits: &retransmits::Output) -> Vec<Pred
             output: &flow.what_if,
             throughput_bps: flow.limits.throughput_bps,
             peak_bps: peak(&flow.limits.series),
+            absorption: absorbed(&flow.limits.series),
             cwnd_share: flow.limits.limited_by.map_or(0.0, |shares| shares.cwnd),
         })
         .collect();
@@ -388,6 +390,13 @@ fn predictions(flows: &[TcpFlow], retransmits: &retransmits::Output) -> Vec<Pred
 fn peak(series: &[Point]) -> f64 {
     let rates = series.iter().map(|point| point.throughput_bps);
     rates.fold(0.0, f64::max)
+}
+
+/// How far round trips grew with the window.
+fn absorbed(series: &[Point]) -> Option<f64> {
+    let moving = series.iter().filter(|point| point.throughput_bps > 0.0);
+    let points = moving.filter_map(|point| Some((f64::from(point.cwnd), point.srtt_us?)));
+    throughput::absorption(points)
 }
 
 /// The causes as the model of other settings has them.

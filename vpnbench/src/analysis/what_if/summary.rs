@@ -19,6 +19,8 @@ pub struct Sender<'a> {
     pub throughput_bps: Option<f64>,
     /// Highest rate of a tenth of a second, bit/s.
     pub peak_bps: f64,
+    /// How far round trips grew with the window ([`throughput::absorption`]).
+    pub absorption: Option<f64>,
     /// Share of the busy time limited by the congestion window.
     pub cwnd_share: f64,
 }
@@ -184,8 +186,10 @@ pub fn summary(senders: &[Sender<'_>], actual: Actual) -> Vec<Prediction> {
         .collect()
 }
 
-/// What would have been sent again. Each kind of copy goes as its simulated count, as a ratio where the
-/// simulation had any; needed and spurious ones apart, so that no more are spurious than sent.
+/// What would have been sent again. What was lost is lost under any setting and has to be sent again, so
+/// the needed copies stay as many, and the simulation only says how many wait for a timeout; spurious ones go as
+/// their simulated count. Apart, so that no more are spurious than sent. Without verdicts the sum goes as the
+/// simulated sum.
 fn counts(
     change: Change,
     actual: Actual,
@@ -193,38 +197,44 @@ fn counts(
     simulated: &Outcome,
     unprobed: bool,
 ) -> Actual {
-    let known = actual.spurious_known;
-    let copies = |actual: Copies, was: Copies, simulated: Copies| {
-        if !known {
-            return Copies {
-                needed: scaled(actual.needed, was.total(), simulated.total()),
-                spurious: 0,
-            };
-        }
-        // Nothing is lost: nothing is needed, whatever the model missed of what happened.
-        let needed = match change {
-            Change::Lossless => 0,
-            _ => scaled(actual.needed, was.needed, simulated.needed),
-        };
-        Copies {
-            needed,
-            spurious: scaled(actual.spurious, was.spurious, simulated.spurious),
-        }
+    let probes = if unprobed {
+        Copies::default()
+    } else {
+        actual.probes
     };
-    let probes = match (unprobed, change) {
-        (true, _) => Copies::default(),
-        (false, Change::Lossless) if known => Copies {
-            needed: 0,
-            ..actual.probes
-        },
-        (false, _) => actual.probes,
+    if !actual.spurious_known {
+        let copies = |actual: Copies, was: Copies, simulated: Copies| Copies {
+            needed: scaled(actual.needed, was.total(), simulated.total()),
+            spurious: 0,
+        };
+        return Actual {
+            fast: copies(actual.fast, was.fast, simulated.fast),
+            slow: copies(actual.slow, was.slow, simulated.slow),
+            probes,
+            ..actual
+        };
+    }
+    // A tail that was lost, without its probe.
+    let unprobed = actual.probes.needed - probes.needed;
+    let needed = actual.fast.needed + actual.slow.needed + unprobed;
+    let slow = scaled(actual.slow.needed, was.slow.needed, simulated.slow.needed) + unprobed;
+    let slow = slow.min(needed);
+    let lossless = change == Change::Lossless;
+    let copies = |needed: u64, spurious: u64| Copies {
+        needed: if lossless { 0 } else { needed },
+        spurious,
+    };
+    let spurious = |actual: Copies, was: Copies, simulated: Copies| {
+        scaled(actual.spurious, was.spurious, simulated.spurious)
     };
     Actual {
-        spurious_known: known,
-        fast: copies(actual.fast, was.fast, simulated.fast),
-        slow: copies(actual.slow, was.slow, simulated.slow),
-        probes,
-        other: actual.other,
+        fast: copies(
+            needed - slow,
+            spurious(actual.fast, was.fast, simulated.fast),
+        ),
+        slow: copies(slow, spurious(actual.slow, was.slow, simulated.slow)),
+        probes: copies(probes.needed, probes.spurious),
+        ..actual
     }
 }
 
@@ -268,6 +278,7 @@ fn throughput(senders: &[Sender<'_>], index: usize) -> Option<(f64, f64, f64)> {
         let flow = throughput::Flow {
             throughput_bps,
             peak_bps: one.peak_bps,
+            absorption: one.absorption,
             cwnd_share: one.cwnd_share,
             control: one.output.rules.control,
         };
@@ -374,6 +385,7 @@ mod tests {
                 output: &output,
                 throughput_bps: None,
                 peak_bps: 0.0,
+                absorption: None,
                 cwnd_share: 1.0,
             };
             let rows = summary(&[sender], actual);
@@ -384,9 +396,12 @@ mod tests {
                 prop_assert_eq!(sum, row.retransmits, "{}", row.change);
                 prop_assert_eq!(row.spurious.is_some(), spurious_known);
                 prop_assert!(row.spurious.unwrap_or(0) <= row.retransmits, "{:?}", row);
-                if row.change == name(Change::Lossless) && spurious_known {
-                    prop_assert_eq!(row.spurious, Some(row.retransmits - other.needed));
-                }
+                let Some(found) = row.spurious else { continue };
+                let needed = match row.change == name(Change::Lossless) {
+                    true => other.needed,
+                    false => fast.needed + slow.needed + probes.needed + other.needed,
+                };
+                prop_assert_eq!(row.retransmits - found, needed, "{}", row.change);
             }
         }
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::predicted::{self, Predicted};
 use crate::analysis::statistics::{
     CONFIDENCE, Difference, Interval, Summary, difference, hedges_g, holm, ratio_of_means,
 };
@@ -90,6 +91,9 @@ pub struct Ablation {
     pub base: BTreeMap<String, Summary>,
     /// One per switch, in the order given.
     pub switches: Vec<SwitchEffects>,
+    /// Of those switches that the reports of the base runs have a prediction for (`what_if`).
+    #[serde(default)]
+    pub predicted: Vec<Predicted>,
     /// Figures for the table, main one first.
     pub main_figures: Vec<String>,
 }
@@ -145,6 +149,10 @@ impl Ablation {
             })
             .collect();
         adjust(&mut switches);
+        let variants = campaign.variants.iter().zip(&groups).skip(1);
+        let predicted = variants.filter_map(|(variant, runs)| {
+            Predicted::of(&variant.labels[0].1, &base_runs, runs, campaign.seed)
+        });
         let mut ablation = Ablation {
             schema: SCHEMA.to_owned(),
             scenario: first.map(|first| first.scenario.clone()),
@@ -157,6 +165,7 @@ impl Ablation {
                 .iter()
                 .filter_map(|(name, _, values)| Some((name.clone(), Summary::of(values)?)))
                 .collect(),
+            predicted: predicted.collect(),
             switches,
             main_figures: asked.unwrap_or_default(),
         };
@@ -199,6 +208,7 @@ impl Ablation {
             rows.write(&title, screen, out)?;
             writeln!(out)?;
         }
+        predicted::write_table(&self.predicted, screen, out)?;
         self.write_notes(out)
     }
 
@@ -245,7 +255,7 @@ fn base_cells(name: &str, runs: usize, base: &Summary) -> Vec<String> {
 fn cells(name: &str, switch: &SwitchEffects) -> Vec<String> {
     let dash = || "-".to_owned();
     let Some(effect) = switch.effects.iter().find(|effect| effect.figure == name) else {
-        let mut cells = vec![brief(&switch.switch), switch.done.to_string()];
+        let mut cells = vec![table::brief(&switch.switch), switch.done.to_string()];
         cells.extend((0..6).map(|_| dash()));
         cells.push("no runs".to_owned());
         return cells;
@@ -255,7 +265,7 @@ fn cells(name: &str, switch: &SwitchEffects) -> Vec<String> {
     };
     let percent = |i: Interval| format!("{:+.0} .. {:+.0} %", i.low * 100.0, i.high * 100.0);
     vec![
-        brief(&switch.switch),
+        table::brief(&switch.switch),
         switch.done.to_string(),
         table::value_text(name, effect.changed.mean),
         effect
@@ -267,12 +277,6 @@ fn cells(name: &str, switch: &SwitchEffects) -> Vec<String> {
         effect.p_adjusted.map_or_else(dash, probability),
         judgement(effect).to_owned(),
     ]
-}
-
-/// A switch without the sections that its last parts make plain.
-fn brief(switch: &str) -> String {
-    let short = switch.replace("vpn.settings.", "");
-    short.replace("sysctls.net.ipv4.", "")
 }
 
 fn probability(p: f64) -> String {

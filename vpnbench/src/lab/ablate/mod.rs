@@ -2,10 +2,12 @@
 //! random order within each repetition.
 
 mod effects;
+mod predicted;
 
 use std::path::PathBuf;
 
 pub use effects::{Ablation, Effect, SwitchEffects, Verdict};
+pub use predicted::{Held, Predicted};
 
 use super::campaign::{Campaign, Variant};
 use super::scenario::{Scenario, ScenarioError, Setting, Source, Switch};
