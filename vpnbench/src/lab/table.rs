@@ -32,6 +32,7 @@ pub fn heading(name: &str) -> String {
     let words: Vec<&str> = name
         .split('_')
         .filter(|word| !units.contains(word))
+        .map(|word| if word == "mb" { "MB" } else { word })
         .collect();
     words.join(" ")
 }
@@ -58,5 +59,6 @@ mod tests {
         assert_eq!(value_text("retransmits", 1812.0), "1,812");
         assert_eq!(value_text("retransmits", 1812.4), "1812");
         assert_eq!(heading("throughput_bps_received"), "throughput received");
+        assert_eq!(heading("retransmits_per_mb"), "retransmits per MB");
     }
 }
