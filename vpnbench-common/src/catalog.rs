@@ -315,6 +315,10 @@ probes! {
         "a softirq on top of a watched thread ends; time per core and vector is summed for all";
     CpuClock = 25, "cpu_clock", Attach::CpuClock, Stacks, [Sample], since "6.1", fallback None,
         "samples kernel and user stacks of watched threads";
+    OffCpuStack = 26, "off_cpu_stack", Attach::TpBtf("sched_switch"), Stacks, [Sample], since "6.1", fallback None,
+        "the stacks with which a watched thread goes to sleep";
+    WakerStack = 27, "waker_stack", Attach::TpBtf("sched_waking"), Stacks, [Sample], since "6.1", fallback None,
+        "the stacks of a watched thread that ends a watched thread's wait in a futex";
 }
 
 /// The row of a probe number, if this version knows it.

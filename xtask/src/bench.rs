@@ -16,7 +16,7 @@ pub(crate) fn run() -> Result<()> {
     setup::run(false)?;
     let package = ["build", "--release", "--package", "vpnbench"];
     run::visibly(&mut run::cargo(&package)?)?;
-    for name in ["capture", "captures"] {
+    for name in ["capture", "switches", "captures"] {
         let mut bench = run::cargo(&[
             "bench",
             "--profile",
