@@ -34,10 +34,9 @@ pub struct CompareArgs {
 
 /// `vpnbench compare`
 pub(super) fn run(args: &CompareArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
-    let sides = args
-        .sides
-        .iter()
-        .map(|path| side(path))
+    let named = args.sides.iter().zip(names(&args.sides));
+    let sides = named
+        .map(|(path, name)| side(path, name))
         .collect::<anyhow::Result<Vec<Side>>>()?;
     let comparison = compare::compare(&sides);
     output.to(&args.output, |out, screen| match args.format {
@@ -50,7 +49,40 @@ pub(super) fn run(args: &CompareArgs, output: &mut Output) -> Result<ExitStatus,
     Ok(ExitStatus::Done)
 }
 
-fn side(path: &Path) -> anyhow::Result<Side> {
+/// What tells the paths apart: their components without those that all begin and all end with. The last component
+/// where nothing is left of one.
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    let split = |path: &PathBuf| -> Vec<String> {
+        let parts = path.components();
+        parts
+            .map(|part| part.as_os_str().to_string_lossy().into_owned())
+            .collect()
+    };
+    let mut all: Vec<Vec<String>> = paths.iter().map(split).collect();
+    let last: Vec<String> = all
+        .iter()
+        .map(|one| one.last().cloned().unwrap_or_default())
+        .collect();
+    for _ in 0..2 {
+        // From the end, then, turned round, from the beginning.
+        while let Some(end) = all.first().and_then(|one| one.last().cloned())
+            && all.iter().all(|one| one.last() == Some(&end))
+        {
+            for one in &mut all {
+                one.pop();
+            }
+        }
+        for one in &mut all {
+            one.reverse();
+        }
+    }
+    if all.iter().any(Vec::is_empty) {
+        return last;
+    }
+    all.iter().map(|one| one.join("/")).collect()
+}
+
+fn side(path: &Path, name: String) -> anyhow::Result<Side> {
     let mut runs = Vec::new();
     if path.is_dir() {
         collect(path, DEPTH, &mut runs)?;
@@ -63,11 +95,7 @@ fn side(path: &Path) -> anyhow::Result<Side> {
     } else {
         runs.push(facts(path)?);
     }
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    Ok(Side {
-        name: name.to_string_lossy().into_owned(),
-        runs,
-    })
+    Ok(Side { name, runs })
 }
 
 /// Runs in a directory and below, in the order of their names.
@@ -122,4 +150,22 @@ fn facts(path: &Path) -> anyhow::Result<RunFacts> {
         );
     }
     Ok(report::compare::run_facts(&report))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_called_by_what_tells_them_apart() {
+        let named = |paths: &[&str]| names(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(
+            named(&["out/none/low/tcp", "out/tinc/low/tcp"]),
+            ["none", "tinc"]
+        );
+        assert_eq!(named(&["/a/x.vbt", "/b/y.vbt"]), ["a/x.vbt", "b/y.vbt"]);
+        assert_eq!(named(&["runs/x.vbt", "runs/y.vbt"]), ["x.vbt", "y.vbt"]);
+        assert_eq!(named(&["runs/x", "runs/x"]), ["x", "x"]);
+        assert_eq!(named(&["a/x", "b/a/x"]), ["x", "x"]);
+    }
 }

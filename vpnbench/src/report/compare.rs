@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use super::model::{LedgerStage, Report, TcpFlow};
 use super::table::{Align, Screen, Table, wrap};
 use super::units::{duration, rate};
+use crate::analysis::interfaces::Interface;
 use crate::explain::compare::conditions::Difference;
 use crate::explain::compare::decompose::Part;
 use crate::explain::compare::side::ThreadFacts;
@@ -267,13 +268,26 @@ fn places(report: &Report) -> Vec<(String, String)> {
     names.into_iter().enumerate().map(named).collect()
 }
 
-/// Devices of a namespace by their role.
+/// The devices of a namespace by their role; of several in one role the one that carried most: a daemon's control
+/// connection may go by another than its tunnel.
 fn devices(report: &Report, place: &str) -> Vec<(String, String)> {
-    let rows = report
+    let bytes = |one: &Interface| {
+        let counters = one.counters.as_ref();
+        counters.map_or(0, |sums| sums.rx_bytes.saturating_add(sums.tx_bytes))
+    };
+    let mut busiest: BTreeMap<&str, &Interface> = BTreeMap::new();
+    for one in report
         .interfaces
         .iter()
-        .filter(|one| one.namespace == place);
-    rows.map(|one| (one.device.clone(), one.role.clone()))
+        .filter(|one| one.namespace == place)
+    {
+        let first = busiest.entry(&one.role).or_insert(one);
+        if bytes(one) > bytes(first) {
+            *first = one;
+        }
+    }
+    let all = busiest.into_iter();
+    all.map(|(role, one)| (one.device.clone(), role.to_owned()))
         .collect()
 }
 

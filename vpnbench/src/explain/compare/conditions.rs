@@ -8,7 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::side::Side;
 
 /// Conditions that may be what is compared: the tunnel itself.
-const SUBJECT: [&str; 3] = ["tunnel.kind", "tunnel.daemon", "tunnel.mtu"];
+const SUBJECT: [&str; 3] = [KIND, "tunnel.daemon", "tunnel.mtu"];
+/// What every tunnel has.
+const KIND: &str = "tunnel.kind";
+/// In the names of settings of a tunnel device.
+const DEVICE: &str = ".tunnel.";
+/// A condition that a run does not state.
+const UNKNOWN: &str = "unknown";
 /// Seconds by which durations may differ: processes start and end.
 const DURATION_SLACK: f64 = 0.1;
 
@@ -32,13 +38,17 @@ pub fn differences(base: &Side, changed: &Side) -> Vec<Difference> {
     for run in base.runs.iter().chain(&changed.runs) {
         names.extend(run.conditions.keys().map(String::as_str));
     }
+    let bare =
+        [base, changed].map(|side| values(side, KIND) == BTreeSet::from([UNKNOWN.to_owned()]));
+    let one_is_bare = bare[0] != bare[1];
     let differences = names.into_iter().filter_map(|name| {
         let (ours, theirs) = (values(base, name), values(changed, name));
         (!same(name, &ours, &theirs)).then(|| Difference {
             name: name.to_owned(),
             base: ours.into_iter().collect(),
             changed: theirs.into_iter().collect(),
-            subject: SUBJECT.contains(&name),
+            // The settings of a device that only one side has.
+            subject: SUBJECT.contains(&name) || (one_is_bare && name.contains(DEVICE)),
         })
     });
     differences.collect()
@@ -47,7 +57,7 @@ pub fn differences(base: &Side, changed: &Side) -> Vec<Difference> {
 fn values(side: &Side, name: &str) -> BTreeSet<String> {
     let values = side.runs.iter().map(|run| run.conditions.get(name));
     values
-        .map(|value| value.cloned().unwrap_or_else(|| "unknown".to_owned()))
+        .map(|value| value.cloned().unwrap_or_else(|| UNKNOWN.to_owned()))
         .collect()
 }
 
@@ -109,5 +119,36 @@ mod tests {
             ("tunnel.mtu", "1420"),
         ]);
         assert_eq!(differences(&base, &longer).len(), 1);
+    }
+
+    #[test]
+    fn what_only_a_tunnel_has_is_the_tunnel() {
+        let bare = side(&[("host 1.outer.qdisc", "netem")]);
+        let tunnel = |gso| {
+            side(&[
+                ("tunnel.kind", "tun"),
+                ("host 1.tunnel.tx-gso", gso),
+                ("host 1.outer.qdisc", "fq"),
+            ])
+        };
+        let subjects = |one: &Side, other: &Side| -> Vec<(String, bool)> {
+            let found = differences(one, other).into_iter();
+            found.map(|one| (one.name, one.subject)).collect()
+        };
+        let owned = |pairs: &[(&str, bool)]| -> Vec<(String, bool)> {
+            pairs
+                .iter()
+                .map(|(name, subject)| ((*name).to_owned(), *subject))
+                .collect()
+        };
+        let found = subjects(&bare, &tunnel("true"));
+        let expected = [
+            ("host 1.outer.qdisc", false),
+            ("host 1.tunnel.tx-gso", true),
+            ("tunnel.kind", true),
+        ];
+        assert_eq!(found, owned(&expected));
+        let found = subjects(&tunnel("false"), &tunnel("true"));
+        assert_eq!(found, owned(&[("host 1.tunnel.tx-gso", false)]));
     }
 }
