@@ -61,6 +61,7 @@ impl Tap {
     }
 
     /// The tap of a number from a record.
+    #[inline]
     #[must_use]
     pub fn from_number(number: u8) -> Option<Tap> {
         Tap::ALL.into_iter().find(|tap| *tap as u8 == number)

@@ -122,6 +122,9 @@ impl Marked<'_> {
                 .collect(),
         });
         summary.changes = changes.collect();
+        for socket in &mut summary.sockets {
+            socket.netns = self.tag.netns(socket.netns);
+        }
         let symbols = std::mem::take(&mut summary.symbols);
         summary.symbols = Symbols {
             kernel: symbols
@@ -238,6 +241,7 @@ pub(super) fn summaries(start: Start, all: Vec<Summary>) -> Summary {
     for summary in all {
         ends.extend(summary.end);
         joined.changes.extend(summary.changes);
+        joined.sockets.extend(summary.sockets);
         joined.symbols.kernel.extend(summary.symbols.kernel);
         joined.symbols.user.extend(summary.symbols.user);
         joined.symbols.build_ids.extend(summary.symbols.build_ids);

@@ -514,6 +514,25 @@ pub struct Thread {
     pub pcount: u64,
 }
 
+/// What `ss -ti` said of a socket, given beside a capture. Not a part of traces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SocketSample {
+    /// Namespace of the host it was taken on.
+    pub netns: u32,
+    /// Address and port of this end.
+    pub local: String,
+    /// Address and port of the other end.
+    pub remote: String,
+    /// Congestion window in segments.
+    pub cwnd: u32,
+    /// Time with unacknowledged data, ms; None if it is not printed: there was none.
+    pub busy_ms: Option<u64>,
+    /// Of it, held back by the receive window.
+    pub rwnd_limited_ms: Option<u64>,
+    /// Of it, held back by the send buffer.
+    pub sndbuf_limited_ms: Option<u64>,
+}
+
 /// Symbols of code addresses that occur in records (`tun_do_read+0x1f2`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Symbols {

@@ -248,6 +248,8 @@ mod tests {
             "bpf_prog_1_off_cpu_stack",
             "__traceiter_sched_switch+0x7",
             "__schedule",
+            "futex_wait",
+            "asm_sysvec_apic_timer_interrupt",
         ];
         let kernel = (1..).zip(kernel.map(str::to_owned));
         let symbols = Symbols {
