@@ -51,8 +51,10 @@ fn build() -> Result<(), Box<dyn Error>> {
         return Err(failure(&compiler, &linker).into());
     }
     let object = target_dir.join(target).join("release/vpnbench-ebpf");
-    fs::copy(&object, out_dir.join("vpnbench-ebpf"))
-        .map_err(|error| format!("{}: {error}", object.display()))?;
+    let embedded = out_dir.join("vpnbench-ebpf");
+    // A target directory that was copied as hard links must not write into the original.
+    let _ = fs::remove_file(&embedded);
+    fs::copy(&object, embedded).map_err(|error| format!("{}: {error}", object.display()))?;
     Ok(())
 }
 

@@ -30,14 +30,9 @@ fn build() -> PathBuf {
     let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args([
-        "build",
-        "--quiet",
-        "--package",
-        "vpnbench",
-        "--bin",
-        "vpnbench",
-    ]);
+    // As `cargo test --workspace` has built the rest: of one package alone, dependencies would get fewer
+    // features, and all of them would be built once more.
+    command.args(["build", "--quiet", "--workspace", "--bin", "vpnbench"]);
     if profile.ends_with("release") {
         command.arg("--release");
     }

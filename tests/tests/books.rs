@@ -16,12 +16,16 @@ use vpnbench_tests::trials::Trials;
 mod capture;
 #[path = "books/faults.rs"]
 mod faults;
+#[path = "books/keep.rs"]
+mod keep;
 #[path = "books/overflow.rs"]
 mod overflow;
 #[path = "books/path.rs"]
 mod path;
 #[path = "books/run.rs"]
 mod run;
+#[path = "books/sender.rs"]
+mod sender;
 #[path = "books/stream.rs"]
 mod stream;
 #[path = "books/table.rs"]
@@ -34,6 +38,7 @@ type Case = (&'static str, &'static [&'static str], fn() -> Result<()>);
 
 const TUN: &str = "/dev/net/tun";
 const IPERF: &[&str] = &[TUN, "iperf3"];
+const SS: &[&str] = &[TUN, "iperf3", "ss"];
 const CAPTURE: &[&str] = &[TUN, "iperf3", "tcpdump", "tshark"];
 
 const CASES: &[Case] = &[
@@ -58,8 +63,11 @@ const CASES: &[Case] = &[
     ("loss_and_copies_on_the_wire", IPERF, path::loss),
     ("loss_of_cut_batches_on_the_wire", IPERF, path::cut_batches),
     ("bytes_of_a_tcp_stream", IPERF, stream::tcp),
+    ("bytes_and_datagrams_of_quic", IPERF, stream::quic),
     ("retransmissions_at_medium", IPERF, tcp::medium),
     ("retransmissions_at_low_and_high", IPERF, tcp::low_and_high),
+    ("limits_as_ss_tells_them", SS, sender::limits),
+    ("intervals_as_iperf3_tells_them", IPERF, sender::intervals),
     ("reordering_as_tshark_sees_it", CAPTURE, capture::reordering),
 ];
 
@@ -71,7 +79,7 @@ fn main() -> ExitCode {
     for &(name, needs, body) in CASES {
         trials.add_as_root(name, needs, move || {
             table::case(name);
-            body()
+            keep::case(name, body)
         });
     }
     let conclusion = libtest_mimic::run(&arguments, trials.finish());

@@ -33,6 +33,7 @@ const TESTS: &[Test] = &[
     ("multi_queue", shapes::multi_queue),
     ("daemon_elsewhere", shapes::daemon_elsewhere),
     ("tunnel_in_tunnel", shapes::tunnel_in_tunnel),
+    ("bound_socket", shapes::bound_socket),
     ("bare_link", shapes::bare_link),
     ("outer_options", shapes::outer_options),
     ("kernel_tunnel", shapes::kernel_tunnel),

@@ -1,6 +1,8 @@
 //! What is shown while a recording is made: tables, lines of JSON, and the screen on a real pseudo terminal.
 //! Needs root.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -33,6 +35,7 @@ const TESTS: &[Test] = &[
     ("ctrl_c_and_sigterm_give_it_back", interrupted),
     ("a_trace_is_shown_as_a_whole", of_a_trace),
     ("it_ends_with_its_terminal", hung_up),
+    ("killed_it_leaves_nothing", killed),
     ("without_a_terminal_it_says_so", no_terminal),
     ("a_table_and_a_line_of_json_each_second", tables_and_lines),
 ];
@@ -67,6 +70,8 @@ struct Terminal {
     before: Vec<u8>,
     child: Child,
     written: Arc<Mutex<Vec<u8>>>,
+    /// Where it may keep temporary files.
+    folder: TempDir,
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -91,13 +96,14 @@ fn pseudo_terminal() -> Result<(File, OwnedFd)> {
     Ok((master, slave))
 }
 
-/// vpnbench with this terminal.
-fn started(arguments: &[&str], slave: &OwnedFd) -> Result<Child> {
+/// vpnbench with this terminal, and its temporary files in a folder.
+fn started(arguments: &[&str], slave: &OwnedFd, folder: &TempDir) -> Result<Child> {
     let end = || -> Result<Stdio> { Ok(slave.try_clone()?.into()) };
     let mut command = vpnbench();
     command
         .args(arguments)
         .env("TERM", "xterm-256color")
+        .env("TMPDIR", folder.path())
         .env_remove("NO_COLOR");
     command.stdin(end()?).stdout(end()?).stderr(end()?);
     Ok(command.spawn()?)
@@ -107,7 +113,8 @@ impl Terminal {
     fn start(arguments: &[&str]) -> Result<Terminal> {
         let (master, slave) = pseudo_terminal()?;
         let before = attributes(&slave)?;
-        let child = started(arguments, &slave)?;
+        let folder = tempfile::tempdir()?;
+        let child = started(arguments, &slave, &folder)?;
         let written = Arc::new(Mutex::new(Vec::new()));
         let (mut from, to) = (master.try_clone()?, written.clone());
         let reader = std::thread::spawn(move || {
@@ -124,6 +131,7 @@ impl Terminal {
             before,
             child,
             written,
+            folder,
             reader: Some(reader),
         })
     }
@@ -303,7 +311,7 @@ fn hung_up() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let trace = recorded(&folder)?;
     let (mut master, slave) = pseudo_terminal()?;
-    let mut child = started(&["threads", "--tui", &trace], &slave)?;
+    let mut child = started(&["threads", "--tui", &trace], &slave, &folder)?;
     drop(slave);
     let mut written = Vec::new();
     while !String::from_utf8_lossy(&written).contains("\x1b[?1049h") {
@@ -319,6 +327,60 @@ fn hung_up() -> Result<()> {
     let _status = child.wait()?;
     ensure!(ended, "it goes on without its terminal");
     Ok(())
+}
+
+/// `kill -9` while it records a tunnel: no file, no program in the kernel, no namespace, and the next one
+/// starts at once. Only the terminal stays as it was on the screen.
+fn killed() -> Result<()> {
+    let (_rig, _traffic, pid) = tunnel()?;
+    let namespaces = || -> Result<BTreeSet<OsString>> {
+        let names = std::fs::read_dir("/run/netns")?;
+        Ok(names.flatten().map(|name| name.file_name()).collect())
+    };
+    for command in [&["threads", "--tui"], &["attach", "--tui"]] {
+        let before = namespaces()?;
+        let mut terminal = Terminal::start(&[command, &["--pid", &pid][..]].concat())?;
+        terminal.waits_for("live", true)?;
+        let programs = programs(terminal.child.id())?;
+        ensure!(programs.len() > 10, "it has {} programs", programs.len());
+        terminal.child.kill()?;
+        terminal.child.wait()?;
+        let left = || loaded().intersection(&programs).count();
+        // The kernel frees programs a moment after the last descriptor is closed.
+        ensure!(wait_for(PATIENCE, || left() == 0), "{} programs", left());
+        let files = std::fs::read_dir(terminal.folder.path())?.count();
+        ensure!(files == 0, "{files} temporary files");
+        // Other tests come and go: none of those that are there now may be its own.
+        let fresh: Vec<OsString> = namespaces()?.difference(&before).cloned().collect();
+        let own = format!("{}", terminal.child.id());
+        let left = fresh
+            .iter()
+            .find(|name| name.to_string_lossy().contains(&own));
+        ensure!(left.is_none(), "namespace {left:?}");
+    }
+    let mut next = vpnbench();
+    next.args(["threads", "--pid", &pid, "--duration", "1s"]);
+    let next = next.output()?;
+    let complaints = String::from_utf8_lossy(&next.stderr);
+    ensure!(next.status.success(), "{}: {complaints}", next.status);
+    Ok(())
+}
+
+/// Numbers of the BPF programs that a process holds.
+fn programs(pid: u32) -> Result<BTreeSet<u32>> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten();
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    let id = |text: String| -> Option<u32> {
+        let line = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
+        line?.trim().parse().ok()
+    };
+    Ok(texts.filter_map(id).collect())
+}
+
+/// Numbers of all BPF programs in the kernel.
+fn loaded() -> BTreeSet<u32> {
+    let all = aya::programs::loaded_programs();
+    all.flatten().map(|program| program.id()).collect()
 }
 
 fn of_a_trace() -> Result<()> {

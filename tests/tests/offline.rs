@@ -20,6 +20,8 @@ mod read;
 mod timeline;
 #[path = "offline/tshark.rs"]
 mod tshark;
+#[path = "offline/with.rs"]
+mod with;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,12 @@ fn main() -> ExitCode {
     add(
         "two_ends_with_clocks_of_their_own",
         join::clocks_of_their_own,
+        None,
+    );
+    add("other_tools_beside_a_capture", with::all_kinds, None);
+    add(
+        "other_tools_that_cannot_be_used",
+        with::what_cannot_be_used,
         None,
     );
     add("through_a_pipe", tshark::pipe, None);

@@ -3,10 +3,13 @@
 //! Each case is a run of the lab with a fault at one end, and looks at the report only. What a thread
 //! did is held against the benchmark's own throughput and the scheduler's own counters.
 
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use aya::sys::{Stats, enable_stats};
 use libtest_mimic::Arguments;
+use vpnbench::analysis::stacks::off_cpu::Sleep;
 use vpnbench::analysis::threads::{DaemonLimits, Duty};
 use vpnbench::report::Report;
 use vpnbench_tests::binary::vpnbench;
@@ -29,6 +32,8 @@ const TESTS: &[Test] = &[
     ("a_thread_that_polls_without_work_is_not", idle_poll),
     ("a_lock_held_across_the_send_is_serialisation", lock),
     ("stages_add_up_to_the_thread", stages_add_up),
+    ("sleeps_have_the_stacks_of_both_sides", sleeps),
+    ("windows_show_what_the_programs_took", windows),
 ];
 
 fn main() -> ExitCode {
@@ -215,4 +220,154 @@ fn lock() -> Result<()> {
     ensure!(found.serialised, "{found:?}");
     ensure!(found.threads.len() == 4, "{found:?}");
     Ok(())
+}
+
+/// With `--stacks`: where the workers wait for the lock, and where the one that had it gives it back.
+fn sleeps() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let run = directory.path().join("run");
+    let mut command = vpnbench();
+    command.args([
+        "lab",
+        "run",
+        "--vpn",
+        "reference",
+        "--set",
+        "run.stacks=true",
+    ]);
+    for setting in LOCK {
+        command.args(["--set", &format!("vpn.settings.{setting}")]);
+    }
+    let recorded = command.args(TCP).arg("--output").arg(&run).output()?;
+    ensure!(
+        recorded.status.success(),
+        "{}",
+        String::from_utf8_lossy(&recorded.stderr)
+    );
+    let [folded, svg] = ["off.folded", "off.svg"].map(|name| directory.path().join(name));
+    let mut document = None;
+    for off_cpu in [&folded, &svg] {
+        let output = vpnbench()
+            .args(["threads", "--format", "json", "--off-cpu"])
+            .arg(off_cpu)
+            .arg(run.join("run.vbt"))
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        document = Some(serde_json::from_slice::<serde_json::Value>(&output.stdout)?);
+    }
+    let document = document.context("no document")?;
+    let sleeps: Vec<Sleep> = serde_json::from_value(document["sleeps"].clone())?;
+    let limits: Vec<DaemonLimits> = serde_json::from_value(document["daemon_limits"].clone())?;
+    ensure!(limits.len() == 2, "{limits:?}");
+    let has = |stack: &[String], name: &str| stack.iter().any(|frame| frame.contains(name));
+    for limits in &limits {
+        let found = limits.serialisation.as_ref().context("no waits")?;
+        ensure!(found.serialised && found.threads.len() == 4, "{found:?}");
+        let among = |one: &&Sleep| {
+            let waker = one.woken_by.as_ref().map_or(0, |waker| waker.tid);
+            found.threads.contains(&one.tid) && found.threads.contains(&waker)
+        };
+        let waits: Vec<&Sleep> = sleeps.iter().filter(among).collect();
+        for wait in &waits {
+            let waker = wait.woken_by.as_ref().context("no waker")?;
+            let right = has(&wait.stack, "futex_wait") && has(&waker.stack, "futex_wake");
+            ensure!(right, "{wait:?}");
+            // What the probe itself adds is cut off.
+            ensure!(
+                !has(&wait.stack, "bpf") && !has(&waker.stack, "bpf"),
+                "{wait:?}"
+            );
+        }
+        let waited: f64 = waits.iter().map(|one| one.slept_s).sum();
+        let in_lock = waits.iter().filter(|one| has(&one.stack, "lock_peer"));
+        let in_lock: f64 = in_lock.map(|one| one.slept_s).sum();
+        show(format_args!(
+            "  {} places, {waited:.3} s ended by one another ({:.3} s as counted without stacks), {in_lock:.3} s of it in lock_peer",
+            waits.len(),
+            found.wait_s
+        ));
+        // Among those of `wait_s` are a few that a time-out ended while another of them ran.
+        let share = waited / found.wait_s;
+        ensure!((0.95..=1.0001).contains(&share), "{share} of the waits");
+        // The rest is the lock of what sends, which is held meanwhile; `run_locked` asks there when to go on.
+        let in_sender = waits.iter().filter(|one| has(&one.stack, "run_locked"));
+        let in_sender: f64 = in_sender.map(|one| one.slept_s).sum();
+        ensure!(in_lock > 0.5 * waited, "{in_lock} s of {waited} s");
+        let known = in_lock + in_sender;
+        ensure!(
+            known > 0.9 * waited,
+            "{known} s of {waited} s in known places"
+        );
+    }
+    let text = std::fs::read_to_string(&folded)?;
+    let line = text.lines().find(|line| {
+        line.contains(";seal-") && line.contains("futex_wait") && line.contains(";woken by seal-")
+    });
+    show(format_args!("  {}", line.context("no such line")?));
+    ensure!(std::fs::read_to_string(&svg)?.contains("futex_wait"));
+    Ok(())
+}
+
+/// What the report says from windows beside what the kernel counted all the time.
+fn windows() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let trace = directory.path().join("run.vbt");
+    let _on = enable_stats(Stats::RunTime)?;
+    let mut recorder = vpnbench()
+        .args(["--quiet", "record", "--outer", "lo", "--output"])
+        .arg(&trace)
+        .args(["--", env!("CARGO_BIN_EXE_ping-pong"), "1", "60000", "20000"])
+        .stdout(Stdio::null())
+        .spawn()?;
+    // The counters go with the programs: read until the end.
+    let mut counted = 0.0_f64;
+    while recorder.try_wait()?.is_none() {
+        // At the end they go one by one.
+        counted = programs_s(recorder.id()).max(counted);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = vpnbench()
+        .args(["--quiet", "report", "--format", "json"])
+        .arg(&trace)
+        .output()?;
+    let report: Report = serde_json::from_slice(&output.stdout)?;
+    let cost = report.capture.kernel_cost.context("no cost")?;
+    let share = cost.sampled_share.context("not measured")?;
+    let interval = cost.interval_s.context("too few windows")?;
+    let half = (interval.high - interval.low) / 2.0;
+    show(format_args!(
+        "  from {:.1} % of the time {:.4} s ({:.4} to {:.4}), counted {counted:.4} s",
+        share * 100.0,
+        cost.cpu_s,
+        interval.low,
+        interval.high
+    ));
+    ensure!(share < 0.2, "on for {share} of the time");
+    ensure!(half < 0.5 * cost.cpu_s, "{cost:?}");
+    // One in twenty runs is outside of its interval; twice the interval is one in a thousand. The last reading
+    // is up to 20 ms and what ending takes early.
+    let least = 2.0 * half + 0.03 * counted;
+    ensure!(
+        (cost.cpu_s - counted).abs() <= least,
+        "{cost:?}, counted {counted}"
+    );
+    Ok(())
+}
+
+/// Seconds in all BPF programs that a process holds.
+fn programs_s(pid: u32) -> f64 {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo"));
+    let files = files.into_iter().flatten().flatten();
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    let ns = |text: String| -> Option<f64> {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("run_time_ns:"));
+        line?.trim().parse().ok()
+    };
+    texts.filter_map(ns).sum::<f64>() / 1e9
 }

@@ -168,6 +168,79 @@ fn without_timestamps_a_single_copy_proves_nothing() {
     assert_eq!(spurious(&two), (1, 1));
 }
 
+/// The receiver closes, and its socket is not seen taking segments any more: what comes to its device still
+/// tells of the original, and without the device nothing does.
+#[test]
+fn a_receiver_that_closes_is_seen_at_its_device_only() {
+    let history = |device: bool| {
+        let came = "packet tap=outer.rx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=1066 payload=1000";
+        let came = |at: &str, segment: &str| match device {
+            true => format!("{at} {came} {segment}\n"),
+            false => String::new(),
+        };
+        let [first, late, copy] = [
+            came("0.005", "seq=1 ts=1"),
+            came("0.013", "seq=1001 ts=1"),
+            came("0.014", "seq=1001 ts=10"),
+        ];
+        report(&format!(
+            "outer eth0
+            0.001 packet tap=outer.tx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=1066 payload=1000 seq=1 ts=1
+            0.001 packet tap=outer.tx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=1066 payload=1000 seq=1001 ts=1
+            {first}
+            0.005 data flow=10.0.0.2:9>10.0.0.1:1 seq=1 len=1000 rcv=1 tsval=1
+            0.010 packet tap=outer.tx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=1066 payload=1000 seq=1001 ts=10
+            0.010 retransmit flow=10.0.0.1:1>10.0.0.2:9 seq=1001 end=2001 segs=1 ca=3 una=1001 $FAST
+            0.012 closes flow=10.0.0.2:9>10.0.0.1:1 new=7
+            {late}{copy}
+            0.050 ack flow=10.0.0.1:1>10.0.0.2:9 una=1001 ack=1001 cwnd=10 out=1 nxt=2001"
+        ))
+    };
+    assert_eq!(spurious(&history(true)), (1, 1));
+    let blind = history(false);
+    let found = blind.retransmits.spurious.as_ref().unwrap();
+    assert_eq!((found.count, found.judged, found.unknown), (0, 0, 1));
+    assert_eq!(blind.tcp_flows[0].resent[0].original_arrived, None);
+}
+
+/// Nothing is known of what a copy that was on its way at the end came to.
+#[test]
+fn what_is_on_its_way_at_the_end_is_not_judged() {
+    let found = report(
+        "outer eth0
+        # The recording ends at 1.000.
+        0.981 packet tap=outer.tx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=1066 payload=1000 seq=1 ts=1
+        0.982 packet tap=outer.tx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=1066 payload=1000 seq=1001 ts=2
+        0.991 data flow=10.0.0.2:9>10.0.0.1:1 seq=1001 len=1000 rcv=1 tsval=2
+        0.998 packet tap=outer.tx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=1066 payload=1000 seq=1 ts=20
+        0.998 retransmit flow=10.0.0.1:1>10.0.0.2:9 seq=1 end=1001 segs=1 ca=3 una=1 $FAST
+        0.999 data flow=10.0.0.2:9>10.0.0.1:1 seq=2001 len=1000 rcv=1 tsval=3",
+    );
+    let found = found.retransmits.spurious.unwrap();
+    assert_eq!((found.count, found.judged, found.unknown), (0, 0, 1));
+}
+
+/// Two segments are sent again as one: their originals come one by one, the second behind the copy.
+#[test]
+fn segments_that_were_put_together_have_several_originals() {
+    let history = |last: &str| {
+        report(&format!(
+            "outer eth0
+            0.001 packet tap=outer.tx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=70 payload=4 seq=1 ts=1
+            0.001 packet tap=outer.tx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=372 payload=306 seq=5 ts=1
+            0.005 data flow=10.0.0.2:9>10.0.0.1:1 seq=1 len=4 rcv=1 tsval=1
+            0.010 packet tap=outer.tx dev=eth0 flow=10.0.0.1:1>10.0.0.2:9 len=376 payload=310 seq=1 ts=10
+            0.010 retransmit flow=10.0.0.1:1>10.0.0.2:9 seq=1 end=311 segs=1 ca=4 una=1 $TIMER
+            0.015 data flow=10.0.0.2:9>10.0.0.1:1 seq=1 len=310 rcv=5 tsval=10
+            {last}
+            0.050 ack flow=10.0.0.1:1>10.0.0.2:9 una=1 ack=311 cwnd=10 out=1 nxt=311"
+        ))
+    };
+    let late = "0.020 data flow=10.0.0.2:9>10.0.0.1:1 seq=5 len=306 rcv=311 tsval=1";
+    assert_eq!(spurious(&history(late)), (1, 1));
+    assert_eq!(spurious(&history("")), (0, 1));
+}
+
 /// ECN: the window is reduced (CWR) and nothing is sent again. The old marker goes with it, which
 /// is no undo.
 #[test]

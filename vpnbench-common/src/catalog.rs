@@ -61,6 +61,7 @@ impl Tap {
     }
 
     /// The tap of a number from a record.
+    #[inline]
     #[must_use]
     pub fn from_number(number: u8) -> Option<Tap> {
         Tap::ALL.into_iter().find(|tap| *tap as u8 == number)
@@ -315,6 +316,10 @@ probes! {
         "a softirq on top of a watched thread ends; time per core and vector is summed for all";
     CpuClock = 25, "cpu_clock", Attach::CpuClock, Stacks, [Sample], since "6.1", fallback None,
         "samples kernel and user stacks of watched threads";
+    OffCpuStack = 26, "off_cpu_stack", Attach::TpBtf("sched_switch"), Stacks, [Sample], since "6.1", fallback None,
+        "the stacks with which a watched thread goes to sleep";
+    WakerStack = 27, "waker_stack", Attach::TpBtf("sched_waking"), Stacks, [Sample], since "6.1", fallback None,
+        "the stacks of a watched thread that ends a watched thread's wait in a futex";
 }
 
 /// The row of a probe number, if this version knows it.

@@ -61,7 +61,8 @@ pub struct Block(pub [u8; BLOCK_BYTES + TAIL_BYTES]);
 pub struct Control {
     /// Position behind the last record that a program has taken room for.
     pub head: u64,
-    /// Records that found no room, of all probes; 0 in all but bad times.
+    /// Changes whenever records found no room: the sign to read the counters by probe. 0 in all but bad
+    /// times.
     pub refused: u64,
     reserved: [u64; 14],
     /// Position of the next record to read; the recorder writes it.

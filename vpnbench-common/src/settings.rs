@@ -189,6 +189,8 @@ pub struct Settings {
     pub io_uring_params: u32,
     /// Seed of [`device_slot`].
     pub device_seed: u32,
+    /// Number of the system call futex.
+    pub futex_call: u32,
 }
 
 /// Roles of a watched device.

@@ -140,6 +140,12 @@ pub fn reserve<T: Event>(probe: ProbeId) -> Option<Slot<T>> {
             // SAFETY: a per-CPU slot.
             add(unsafe { &raw mut (*counts).lost }, 1);
         }
+        if let Some(control) = CONTROL.get_ptr_mut(cpu & setting!(ring_mask)) {
+            // A program that interrupts this one may add at the same time: then it changes by one and
+            // not by two, which is a change all the same.
+            // SAFETY: an element of the array map.
+            add(unsafe { &raw mut (*control).refused }, 1);
+        }
         return None;
     }
     let to: *mut T = to.cast();

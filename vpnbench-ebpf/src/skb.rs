@@ -420,7 +420,10 @@ fn transport(parsed: &mut Parsed, at: *const u8, available: u32, after: u32) {
             parsed.sport = half(at, 4);
             parsed.seq = u32::from(half(at, 6));
         }
-        _ => wireguard(parsed, at, available),
+        _ => {
+            wireguard(parsed, at, available);
+            quic(parsed, at, available);
+        }
     }
     parsed.payload_len = after.saturating_sub(u32::from(parsed.l4_len));
 }
@@ -448,6 +451,25 @@ fn wireguard(parsed: &mut Parsed, at: *const u8, available: u32) {
     if available >= 24 && word(at, 8) == 0x0400_0000 {
         parsed.flags |= flags::WIREGUARD;
         parsed.marker = u32::from_be(word(at, 16)).to_le();
+    }
+}
+
+/// Whether a UDP payload begins as a QUIC packet (RFC 9000 section 17): a short header, or a long one of
+/// version 1 or 2; the fixed bit may be anything (RFC 9287). One byte says little; that all packets of a
+/// socket do, and that a protected bit is random, says it.
+#[inline(always)]
+fn quic(parsed: &mut Parsed, at: *const u8, available: u32) {
+    if available < 13 {
+        return;
+    }
+    parsed.flags |= flags::UDP_READ;
+    let first = byte(at, 8);
+    let version = (word(at, 8) << 8) | u32::from(byte(at, 12));
+    if first & 0x80 == 0 || matches!(version, 1 | 0x6b33_43cf) {
+        parsed.flags |= flags::QUIC;
+        if first & 1 != 0 {
+            parsed.flags |= flags::QUIC_BIT;
+        }
     }
 }
 

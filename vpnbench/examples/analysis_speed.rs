@@ -232,14 +232,18 @@ fn main() -> anyhow::Result<()> {
         events as f64 / seconds / 1e6
     );
     // Other work on the machine takes time, but no CPU time.
+    let source = match file {
+        Some(_) => "with reading the trace",
+        None => "from memory",
+    };
     if let Some(used) = before.and_then(|before| Some(cpu_seconds()? - before)) {
         println!(
-            "{used:.2} s of CPU time: {:.2} million events per second and core",
+            "{events} events {source}, {used:.2} s of CPU time: {:.2} million per second and core (reach: 3)",
             events as f64 / used / 1e6
         );
     }
     println!(
-        "peak memory: {} MiB",
+        "peak memory of {events} events {source}: {} MiB (reach: 512)",
         peak_mib().map_or("?".to_owned(), |mib| mib.to_string())
     );
     for row in &outputs.pairing.ledger.stages {

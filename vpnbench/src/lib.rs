@@ -13,5 +13,6 @@ pub mod lab;
 pub mod probe;
 pub mod record;
 pub mod report;
+mod rows;
 pub mod study;
 pub mod trace;

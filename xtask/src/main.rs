@@ -59,8 +59,12 @@ enum Task {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
-    /// Measure what watching costs, with tcpdump beside it; wants an idle machine
-    Bench,
+    /// Measure what watching costs, with tcpdump beside it, and how fast analyses are; wants an idle machine
+    Bench {
+        /// Which parts: capture, captures, analyses; all of them when none is named
+        #[arg(value_name = "PART")]
+        parts: Vec<String>,
+    },
     /// Run every scenario of the lab and print which findings it led to: docs/zoo.md
     Zoo(zoo::Arguments),
     /// Measure what four VPNs cost per packet, on one core and on two: docs/q3.md; wants an idle machine
@@ -77,7 +81,7 @@ fn main() -> ExitCode {
         Task::Test { vm } => test::run(vm),
         Task::Vm(arguments) => vm::run(&arguments),
         Task::Vpns { names } => vpns::run(&names),
-        Task::Bench => bench::run(),
+        Task::Bench { parts } => bench::run(&parts),
         Task::Zoo(arguments) => zoo::run(&arguments),
         Task::Q3(arguments) => q3::run(&arguments),
         Task::Tidy => tidy::run(),

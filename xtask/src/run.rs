@@ -2,8 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -51,6 +52,34 @@ pub(crate) fn visibly(command: &mut Command) -> Result<()> {
         bail!("failed ({status}): {line}");
     }
     Ok(())
+}
+
+/// As [`visibly`]; returns the lines of its standard output that are to be kept.
+pub(crate) fn visibly_keeping(
+    command: &mut Command,
+    keep: impl Fn(&str) -> bool,
+) -> Result<Vec<String>> {
+    let line = line_of(command);
+    println!("$ {line}");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start: {line}"))?;
+    let mut kept = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        for said in BufReader::new(output).lines() {
+            let said = said.with_context(|| format!("reading what {line} prints"))?;
+            println!("{said}");
+            if keep(&said) {
+                kept.push(said);
+            }
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("failed ({status}): {line}");
+    }
+    Ok(kept)
 }
 
 /// Whether a command succeeds; its output is thrown away.

@@ -22,6 +22,7 @@ impl Timeline {
             "ack" => self.ack(time, words),
             "data" => self.data(time, words),
             "state" => self.state(time, words),
+            "closes" => self.closes(time, words),
             "switch" => self.switch(time, words),
             "syscall" => self.syscall(time, words),
             "sockdrop" => {
@@ -70,6 +71,20 @@ impl Timeline {
         event.ip_proto = if words.0.contains_key("udp") { 17 } else { 6 };
         (event.saddr, event.sport) = address(from);
         (event.daddr, event.dport) = address(to);
+        self.push(&event);
+        Ok(())
+    }
+
+    /// The socket of an end leaves ESTABLISHED for `new`.
+    fn closes(&mut self, time: u64, words: &Words<'_>) -> anyhow::Result<()> {
+        let mut event = event::SockState::zeroed();
+        event.header = header::<event::SockState>(time, ProbeId::InetSockSetState);
+        event.netns = self.place(words);
+        (event.old, event.new, event.ip_proto) = (1, words.number("new")?, 6);
+        let (local, remote) = words.ends()?;
+        event.ip_version = if local.is_ipv4() { 4 } else { 6 };
+        (event.laddr, event.lport) = address(local);
+        (event.raddr, event.rport) = address(remote);
         self.push(&event);
         Ok(())
     }

@@ -38,7 +38,8 @@ impl Drop for Capture {
     }
 }
 
-fn capture(lab: u32) -> Result<Capture> {
+/// Namespace and tunnel device of an end of the run that a process makes, once it is up.
+pub(crate) fn device(lab: u32, end: End) -> Result<(String, String)> {
     let mut id = None;
     let found = wait_for(PATIENCE, || {
         let run = runs_of(lab).into_iter().next();
@@ -47,7 +48,8 @@ fn capture(lab: u32) -> Result<Capture> {
     });
     ensure!(found, "the run has no directory");
     let id = id.context("it was there a moment ago")?;
-    let (netns, device) = (format!("vb-{id}-b"), format!("ref{id}b"));
+    let end = end.letter();
+    let (netns, device) = (format!("vb-{id}-{end}"), format!("ref{id}{end}"));
     let exists = || {
         let mut ip = Command::new("ip");
         ip.args(["-n", &netns, "link", "show", "up", "dev", &device]);
@@ -55,6 +57,11 @@ fn capture(lab: u32) -> Result<Capture> {
         output.is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
     };
     ensure!(wait_for(PATIENCE, exists), "there is no {device}");
+    Ok((netns, device))
+}
+
+fn capture(lab: u32) -> Result<Capture> {
+    let (netns, device) = device(lab, End::B)?;
     let folder = tempfile::tempdir()?;
     let (path, log) = (folder.path().join("pcap"), folder.path().join("log"));
     let child = Command::new("ip")

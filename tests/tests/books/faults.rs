@@ -23,6 +23,11 @@ fn beside_truth(run: &Run) -> Result<()> {
         let read = read.iter().filter(|line| line.copy.is_none()).count() as u64;
         run.equal("read from the device", send.entered, read)?;
         run.lost("lost in the sender's daemon", send, lost)?;
+        // Whatever a kernel hides, the daemon's own threads are seen: what they read and send.
+        ensure!(
+            (send.lost..=send.lost + send.inside).contains(&lost) && send.entered == read,
+            "{lost} of {read} lost in truth: {send:?}"
+        );
         let receive = run.stage("daemon-receive", end)?;
         let lost = run.count(other, Way::Receive, Fate::Lost)?;
         run.lost("lost in the receiver's daemon", receive, lost)?;

@@ -37,7 +37,7 @@ fn run(impairments: &str, settings: &str) -> Result<Run> {
 }
 
 /// Both directions beside the wire's log.
-fn beside_wire(run: &Run) -> Result<()> {
+pub(crate) fn beside_wire(run: &Run) -> Result<()> {
     for end in [End::A, End::B] {
         // A copy has the number of its original.
         let mut units: BTreeMap<u64, (u64, u64)> = BTreeMap::new();

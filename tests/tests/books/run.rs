@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
 use vpnbench::lab::tunnel::truth::{self, Fate, Line, Way};
 use vpnbench::report::model::{LedgerStage, Report, StageTime};
 use vpnbench::trace::Reader;
@@ -22,7 +21,7 @@ const WIRES: &str = "wire-*";
 
 /// A run that has ended.
 pub(crate) struct Run {
-    folder: TempDir,
+    folder: PathBuf,
     pub(crate) report: Report,
     /// First and last moment of the recording, CLOCK_MONOTONIC in ns.
     pub(crate) window: (u64, u64),
@@ -49,7 +48,7 @@ impl End {
 impl Run {
     /// Runs a scenario.
     pub(crate) fn of(scenario: &str) -> Result<Run> {
-        Ok(Run::in_folder(tempfile::tempdir()?, scenario, None, |_| Ok(()))?.0)
+        Ok(Run::in_folder(super::keep::folder()?, scenario, None, |_| Ok(()))?.0)
     }
 
     /// Runs a scenario while `beside` does something with the process that runs it; iperf3's client does
@@ -58,9 +57,9 @@ impl Run {
         scenario: &str,
         beside: impl FnOnce(u32) -> Result<T>,
     ) -> Result<(Run, T)> {
-        let folder = tempfile::tempdir()?;
-        let gate = folder.path().join("gate");
-        let path = with_gate(folder.path(), &gate)?;
+        let folder = super::keep::folder()?;
+        let gate = folder.join("gate");
+        let path = with_gate(&folder, &gate)?;
         Run::in_folder(folder, scenario, Some(path), |lab| {
             let done = beside(lab);
             // Also after an error: the client must end.
@@ -70,31 +69,31 @@ impl Run {
     }
 
     fn in_folder<T>(
-        folder: TempDir,
+        folder: PathBuf,
         scenario: &str,
         path: Option<OsString>,
         beside: impl FnOnce(u32) -> Result<T>,
     ) -> Result<(Run, T)> {
-        let file = folder.path().join("books.toml");
+        let file = folder.join("books.toml");
         fs::write(&file, scenario)?;
         let [devices, wires] = [DEVICES, WIRES].map(|names| [names.to_owned()].into());
         // Only process 1 was ever hidden.
         let witness = Witness::start_beside(&devices, &wires, &tasks_of_process_1()?)?;
         let mut command = vpnbench();
         command.args(["lab", "run"]).arg(&file).arg("-o");
-        command.arg(folder.path().join("out"));
+        command.arg(folder.join("out"));
         command.args(["--report", "json"]);
-        command.stdout(fs::File::create(folder.path().join("stdout"))?);
-        command.stderr(fs::File::create(folder.path().join("stderr"))?);
+        command.stdout(fs::File::create(folder.join("stdout"))?);
+        command.stderr(fs::File::create(folder.join("stderr"))?);
         command.envs(path.map(|path| ("PATH", path)));
         let mut child = command.spawn()?;
         let done = beside(child.id());
         let status = child.wait()?;
         let done = done?;
-        let said = fs::read_to_string(folder.path().join("stderr"))?;
+        let said = fs::read_to_string(folder.join("stderr"))?;
         ensure!(status.success(), "{said}");
         let fired = witness.map_or(Ok(Vec::new()), Witness::finish)?;
-        let report = fs::read(folder.path().join("out/report.json"))?;
+        let report = fs::read(folder.join("out/report.json"))?;
         let report: Report = serde_json::from_slice(&report)?;
         ensure!(
             report.capture.lost == 0,
@@ -157,7 +156,7 @@ impl Run {
 
     /// A file of the run's directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join("out").join(name)
+        self.folder.join("out").join(name)
     }
 
     /// What became of each packet that an end of the tunnel read while recording.

@@ -9,12 +9,12 @@ use crate::run::{End, Run};
 /// What the tunnel adds to a packet on a stream: its length, its header, the tag (docs/lab-tunnel.md).
 const ADDED: u64 = 4 + 16 + 16;
 
-fn run() -> Result<Run> {
-    Run::of(
+fn run(transport: &str) -> Result<Run> {
+    Run::of(&format!(
         "name = \"books\"\n[wire]\nbackend = \"embedded\"\nunit = \"packet\"\ndelay = \"2ms\"\n\
-         loss = \"1%\"\n[vpn]\nname = \"reference\"\n[vpn.settings]\ntruth_log = true\n\
-         transport = \"tcp\"\n[benchmark]\nname = \"tcp\"\nduration = \"1s\"\n",
-    )
+         loss = \"1%\"\ntruth = \"wire.truth\"\n[vpn]\nname = \"reference\"\n[vpn.settings]\ntruth_log = true\n\
+         transport = \"{transport}\"\n[benchmark]\nname = \"tcp\"\nduration = \"1s\"\n"
+    ))
 }
 
 fn book<'a>(run: &'a Run, stage: &str, from: End) -> Result<&'a DaemonSums> {
@@ -33,7 +33,7 @@ fn inner(run: &Run, end: End, way: Way) -> Result<(u64, u64)> {
 }
 
 pub(crate) fn tcp() -> Result<()> {
-    let run = run()?;
+    let run = run("tcp")?;
     let mut repeated = 0;
     for (end, other) in [(End::A, End::B), (End::B, End::A)] {
         let send = book(&run, "daemon-send", end)?;
@@ -65,4 +65,33 @@ pub(crate) fn tcp() -> Result<()> {
         "the wire lost, and nothing was sent again"
     );
     Ok(())
+}
+
+/// A stream of QUIC: what went in and came out at both ends, what went over the wire, and no word about
+/// single packets inside the daemons.
+pub(crate) fn quic() -> Result<()> {
+    let run = run("quic")?;
+    let ledger = run.report.ledger.as_ref().context("no ledger")?;
+    for (end, other) in [(End::A, End::B), (End::B, End::A)] {
+        let send = book(&run, "daemon-send", end)?;
+        let (packets, bytes) = inner(&run, end, Way::Transmit)?;
+        run.equal("inner segments sent", send.inner_segments, packets)?;
+        run.bytes("inner bytes sent", send.inner_bytes, bytes)?;
+        let receive = book(&run, "daemon-receive", end)?;
+        let (packets, bytes) = inner(&run, other, Way::Receive)?;
+        run.equal("inner segments received", receive.inner_segments, packets)?;
+        run.bytes("inner bytes received", receive.inner_bytes, bytes)?;
+        // Of QUIC's packets nothing says which bytes were sent before.
+        ensure!(
+            send.repeated_bytes.is_none() && send.overhead_ratio.is_none(),
+            "{send:?}"
+        );
+        let carried = send.outer_bytes.context("no outer packet")?;
+        ensure!(carried > send.inner_bytes, "{send:?}");
+        let daemon = ledger.stages.iter().find(|stage| {
+            stage.name.starts_with("daemon") && crate::run::begins(&stage.direction, end)
+        });
+        ensure!(daemon.is_none(), "a book of packets in QUIC: {daemon:?}");
+    }
+    crate::path::beside_wire(&run)
 }

@@ -98,6 +98,36 @@ pub(super) fn tunnel_in_tunnel() -> Result<()> {
     Ok(())
 }
 
+/// A socket that has no remote, as QUIC's have none: the address that it is bound to says by which device
+/// it sends, also if that is a TAP device; bound to any address it may be each of them.
+pub(super) fn bound_socket() -> Result<()> {
+    let (a, b) = (Namespace::new()?, Namespace::new()?);
+    connect(&a, &b)?;
+    let netns = open(&a)?;
+    let (name, wire) = (unique("t"), unique("w"));
+    let _wire = tun::open_tap(&netns, &wire)?;
+    a.ip(&format!("addr add 10.95.0.1/24 dev {wire}"))?;
+    a.ip(&format!("link set {wire} up"))?;
+    let _held = tun::open(&netns, &name, 0, 1)?;
+    let selector = Selector {
+        tun: Some(name),
+        netns: vec![named(&a)],
+        ..Selector::default()
+    };
+    let outer = |address: &'static str| -> Result<Vec<String>> {
+        let socket = netns.run(move || std::net::UdpSocket::bind(address))?;
+        let plan = discover(&selector)?;
+        drop(socket);
+        let devices = plan.tunnels[0].outer_devices.iter();
+        Ok(devices.map(|device| device.name.clone()).collect())
+    };
+    ensure!(outer("10.95.0.1:0")? == [wire.as_str()]);
+    ensure!(outer("10.99.0.1:0")? == ["vd0"]);
+    let any = outer("0.0.0.0:0")?;
+    ensure!(any.contains(&"vd0".to_owned()), "{any:?}");
+    Ok(())
+}
+
 pub(super) fn bare_link() -> Result<()> {
     let (a, b) = (Namespace::new()?, Namespace::new()?);
     connect(&a, &b)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use vpnbench::probe::netns::KEPT_BY_DISCOVERY;
+use vpnbench::probe::netns::{Capability, KEPT_BY_DISCOVERY, KEPT_BY_STATISTICS};
 use vpnbench_tests::binary;
 
 use crate::recorder::{Place, Recorder, SOON};
@@ -138,19 +138,24 @@ pub(crate) fn kept_capabilities() -> Result<()> {
     let (place, wire) = (Place::new()?, Wire::new()?);
     let line = format!("record {} -o TRACE -- sleep 600", wire.select());
     let recorder = Recorder::start(&place, &line)?;
-    let kept = KEPT_BY_DISCOVERY
-        .iter()
-        .fold(0, |set, cap| set | cap.bitmask());
+    let set = |all: &[Capability]| all.iter().fold(0, |set, cap| set | cap.bitmask());
+    let (kept, statistics) = (set(KEPT_BY_DISCOVERY), set(KEPT_BY_STATISTICS));
     let mut names = BTreeSet::new();
     for task in std::fs::read_dir(format!("/proc/{}/task", recorder.pid()))?.flatten() {
         let directory = task.path().display().to_string();
         let name = std::fs::read_to_string(format!("{directory}/comm"))?;
         let held = effective(&directory)?;
+        let kept = match name.trim() {
+            "vpnbench-stats" => statistics,
+            _ => kept,
+        };
         ensure!(held & !kept == 0, "{} holds {held:x}", name.trim());
         names.insert(name.trim().to_owned());
     }
     ensure!(
-        names.contains("vpnbench-drain") && names.contains("vpnbench-netns"),
+        ["drain", "netns", "stats"]
+            .iter()
+            .all(|one| names.contains(&format!("vpnbench-{one}"))),
         "{names:?}"
     );
     let [command] = recorder.children() else {

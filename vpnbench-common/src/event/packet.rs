@@ -12,6 +12,12 @@ pub mod flags {
     pub const TRUNCATED: u8 = 8;
     /// The skb is a clone; its address is that of the clone.
     pub const CLONED: u8 = 16;
+    /// The UDP payload begins as a QUIC packet may (RFC 9000 section 17, RFC 9287).
+    pub const QUIC: u8 = 32;
+    /// The lowest bit of that first byte, which QUIC protects: as often set as not (RFC 9001 section 5.4).
+    pub const QUIC_BIT: u8 = 64;
+    /// The first bytes of the UDP payload could be read; those of most batches are outside of the linear area.
+    pub const UDP_READ: u8 = 128;
 }
 
 /// An event that starts with a packet's identity, size, segmentation and parsed headers, and
@@ -99,6 +105,7 @@ packet_event! {
 
 impl Packet {
     /// Wire segments this unit holds: `max(1, gso_segs)` (`skb_shinfo(skb)->gso_segs`, include/linux/skbuff.h).
+    #[inline]
     #[must_use]
     pub const fn segments(&self) -> u32 {
         if self.gso_segs > 1 {
@@ -109,6 +116,7 @@ impl Packet {
     }
 
     /// Whether this is a fragment other than the first, which carries no transport header.
+    #[inline]
     #[must_use]
     pub const fn is_later_fragment(&self) -> bool {
         self.frag & 0x1fff != 0

@@ -4,7 +4,8 @@
 pub const SAMPLE_DEPTH: usize = 32;
 
 crate::event! {
-    /// A cpu-clock sample of a watched thread.
+    /// Stacks of a watched thread: when the CPU clock ticks, when it goes to sleep, or when it wakes
+    /// another one; the probe says which.
     Sample = Sample, 544 bytes {
         /// process
         tgid: u32,
@@ -16,7 +17,9 @@ crate::event! {
         kernel: [u64; 32],
         /// user return addresses, innermost first
         user: [u64; 32],
+        /// thread that it wakes, 0 for the other probes
+        woken_tid: u32,
         /// reserved, 0
-        reserved: u64,
+        reserved: u32,
     }
 }

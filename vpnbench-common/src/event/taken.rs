@@ -24,7 +24,13 @@ crate::event! {
         tap: u8,
         /// IP protocol of the socket, 0 for TUN reads
         ip_proto: u8,
+        /// bytes of link-layer header in `len`
+        l2_len: u8,
         /// reserved, 0
-        reserved: [u8; 6],
+        reserved: u8,
+        /// `gso_size` of the skb, 0 if one segment or unknown
+        gso_size: u16,
+        /// bytes of network and transport header in `len`, each segment has its own; 0 for sockets, and where `gso_size` is 0
+        header_len: u16,
     }
 }

@@ -11,7 +11,7 @@ use vpnbench_common::event::Taken;
 use vpnbench_common::settings::role;
 
 use crate::kernel::Pointer;
-use crate::skb::segmentation;
+use crate::skb::{Direction, parse, place, segmentation};
 use crate::{emit, filter, need, setting};
 
 #[btf_tracepoint(function = "consume_skb")]
@@ -29,6 +29,13 @@ fn consume_skb(ctx: BtfTracePointContext) -> i32 {
     if device.role != role::TUNNEL || need!(skb, skb_iif as u32) == device.ifindex {
         return 0;
     }
+    let gso = segmentation(skb);
+    let header_len = if gso.size == 0 {
+        0
+    } else {
+        let parsed = parse(&place(skb, Direction::Transmit, device.l2_len), true);
+        parsed.l4_offset as u16 + parsed.l4_len
+    };
     emit::emit(ProbeId::ConsumeSkb, |header| Taken {
         header,
         skb: skb as u64,
@@ -37,11 +44,14 @@ fn consume_skb(ctx: BtfTracePointContext) -> i32 {
         netns: device.netns,
         ifindex: device.ifindex,
         len: need!(skb, skb_len as u32),
-        gso_segs: segmentation(skb).segments,
+        gso_segs: gso.segments,
         port: 0,
         tap: Tap::TunRead as u8,
         ip_proto: 0,
-        reserved: [0; 6],
+        l2_len: device.l2_len as u8,
+        reserved: 0,
+        gso_size: gso.size,
+        header_len,
     });
     0
 }

@@ -16,6 +16,7 @@ mod sched_waking;
 mod skb_consume_udp;
 mod sock_recv_length;
 mod softirq;
+mod stacks;
 mod syscalls;
 mod tcp_cong_state_set;
 mod tcp_mark_skb_lost;

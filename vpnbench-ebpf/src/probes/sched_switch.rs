@@ -50,7 +50,7 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 
 /// The system call a user thread is in, from its saved registers; -1 in user mode.
 #[inline(always)]
-fn running_syscall(task: Pointer) -> i32 {
+pub fn running_syscall(task: Pointer) -> i32 {
     // SAFETY: takes a typed task pointer and returns its saved user registers.
     let regs = unsafe { bpf_task_pt_regs(task as *mut _) } as Pointer;
     if regs.is_null() {

@@ -19,6 +19,7 @@ fn skb_consume_udp(ctx: FEntryContext) -> i32 {
     if !filter::port(netns, port, ip_proto) {
         return 0;
     }
+    let gso = segmentation(skb);
     emit::emit(ProbeId::SkbConsumeUdp, |header| Taken {
         header,
         skb: skb as u64,
@@ -28,11 +29,14 @@ fn skb_consume_udp(ctx: FEntryContext) -> i32 {
         ifindex: 0,
         // From the UDP header on: the datagram is 8 bytes shorter.
         len: field!(skb, skb_len as u32).saturating_sub(8),
-        gso_segs: segmentation(skb).segments,
+        gso_segs: gso.segments,
         port,
         tap: Tap::OuterRecv as u8,
         ip_proto,
-        reserved: [0; 6],
+        l2_len: 0,
+        reserved: 0,
+        gso_size: gso.size,
+        header_len: 0,
     });
     0
 }

@@ -37,7 +37,10 @@ fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
         port,
         tap: Tap::OuterRecv as u8,
         ip_proto,
-        reserved: [0; 6],
+        l2_len: 0,
+        reserved: 0,
+        gso_size: 0,
+        header_len: 0,
     });
     0
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{btf_tracepoint, map};
-use aya_ebpf::maps::{Array, HashMap};
+use aya_ebpf::maps::{Array, LruHashMap};
 use aya_ebpf::programs::BtfTracePointContext;
 use vpnbench_common::catalog::ProbeId;
 use vpnbench_common::event::Syscall;
@@ -15,9 +15,10 @@ use crate::{emit, field, filter};
 #[map]
 static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALL_SLOTS, 0);
 
-/// Start of the running call by thread.
+/// Start of the running call by thread, 0 if none. Entries stay: to write one anew costs much less than
+/// to remove and insert it at each call. The table forgets the threads that were not seen for longest.
 #[map]
-static ENTERED: HashMap<u32, u64> = HashMap::with_max_entries(8192, 0);
+static ENTERED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(8192, 0);
 
 #[inline(always)]
 fn wanted(nr: u64) -> bool {
@@ -31,7 +32,13 @@ fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     if wanted(nr) && filter::process((id >> 32) as u32) {
         // SAFETY: a helper without arguments.
         let now = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
-        let _ = ENTERED.insert(id as u32, now, 0);
+        match ENTERED.get_ptr_mut(id as u32) {
+            // SAFETY: a plain integer that only this thread writes.
+            Some(entered) => unsafe { entered.write(now) },
+            None => {
+                let _ = ENTERED.insert(id as u32, now, 0);
+            }
+        }
     }
     0
 }
@@ -46,12 +53,11 @@ fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     if !wanted(nr) || !filter::process(tgid) {
         return 0;
     }
-    let tid = id as u32;
-    // SAFETY: the value is a plain integer that only this thread writes.
-    let entered = unsafe { ENTERED.get(tid) }.copied();
-    if entered.is_some() {
-        let _ = ENTERED.remove(tid);
-    }
+    let entered = match ENTERED.get_ptr_mut(id as u32) {
+        // SAFETY: as above.
+        Some(entered) => unsafe { core::ptr::replace(entered, 0) },
+        None => 0,
+    };
     emit::emit(ProbeId::SysExit, |header| Syscall {
         header,
         tgid,
@@ -60,8 +66,8 @@ fn sys_exit(ctx: BtfTracePointContext) -> i32 {
         fd: field!(regs, regs_arg0 as u64) as i32,
         count: field!(regs, regs_arg2 as u64) as u32,
         duration_ns: match entered {
-            Some(at) => header.time_ns.saturating_sub(at),
-            None => u64::MAX,
+            0 => u64::MAX,
+            at => header.time_ns.saturating_sub(at),
         },
         arg1: field!(regs, regs_arg1 as u64),
         reserved: 0,

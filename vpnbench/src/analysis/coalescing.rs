@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use vpnbench_common::catalog::Tap;
@@ -15,6 +14,7 @@ use vpnbench_common::event;
 
 use super::devices::Devices;
 use super::{Context, Problem};
+use crate::rows::Rows;
 use crate::trace::Event;
 
 /// Taps of devices kept.
@@ -75,6 +75,8 @@ struct Count {
     merged: u64,
     most: u32,
     sizes: Histogram<u32>,
+    /// Size of the last units, and how many of them are not among `sizes` yet: most are as large as those before.
+    last: (u32, u32),
     largest: u64,
     first_second: u64,
     seconds: Vec<(u64, u64)>,
@@ -83,7 +85,9 @@ struct Count {
 /// Counts segments per unit.
 #[derive(Debug, Clone, Default)]
 pub struct Coalesce {
-    counts: FxHashMap<Key, Count>,
+    /// The second of the last event, and when it began, ns.
+    second: (u64, u64),
+    counts: Rows<Key, Count>,
     uncounted: u64,
 }
 
@@ -129,18 +133,23 @@ impl Coalesce {
     }
 
     fn count(&mut self, key: Key, time_ns: u64, segments: u32, bytes: u32) {
-        if self.counts.len() >= KEYS_MAX && !self.counts.contains_key(&key) {
+        if time_ns.wrapping_sub(self.second.1) >= SECOND_NS {
+            let second = time_ns / SECOND_NS;
+            self.second = (second, second * SECOND_NS);
+        }
+        let second = self.second.0;
+        let hint = (key.netns ^ key.ifindex << 2) << 4 ^ u32::from(key.tap);
+        let fresh = || Count::new(second);
+        let Some(count) = self.counts.get_or_add(key, hint, KEYS_MAX, fresh) else {
             self.uncounted += 1;
             return;
-        }
-        let second = time_ns / SECOND_NS;
-        let count = self.counts.entry(key).or_insert_with(|| Count::new(second));
+        };
         count.units += 1;
         count.segments += u64::from(segments);
         count.merged += u64::from(if segments > 1 { segments } else { 0 });
         count.most = count.most.max(segments);
         count.largest = count.largest.max(u64::from(bytes));
-        count.sizes.saturating_record(u64::from(bytes));
+        count.size(bytes);
         let at = usize::try_from(second.saturating_sub(count.first_second)).unwrap_or(usize::MAX);
         if at < SECONDS_MAX {
             if count.seconds.len() <= at {
@@ -156,9 +165,9 @@ impl Coalesce {
     pub fn finish(self, context: &Context<'_>) -> (Vec<Coalescing>, Vec<Problem>) {
         let devices = Devices::new(context);
         let start = context.start.clock.monotonic_ns / SECOND_NS;
-        let counts: BTreeMap<Key, Count> = self.counts.into_iter().collect();
+        let mut counts: BTreeMap<Key, Count> = self.counts.into_rows().into_iter().collect();
         let mut rows: Vec<(u32, u8, Coalescing)> = Vec::new();
-        for (key, count) in &counts {
+        for (key, count) in &mut counts {
             let Some(tap) = Tap::from_number(key.tap) else {
                 continue;
             };
@@ -185,14 +194,39 @@ impl Count {
             merged: 0,
             most: 0,
             sizes,
+            last: (0, 0),
             largest: 0,
             first_second: second,
             seconds: Vec::new(),
         }
     }
 
-    fn row(&self, tap: Tap, device: Option<String>, namespace: String, start: u64) -> Coalescing {
+    fn size(&mut self, bytes: u32) {
+        if self.last.0 != bytes {
+            self.settle();
+            self.last.0 = bytes;
+        }
+        self.last.1 = self.last.1.saturating_add(1);
+    }
+
+    /// Puts the last units among all.
+    fn settle(&mut self) {
+        let (bytes, units) = self.last;
+        if units > 0 {
+            self.sizes.saturating_record_n(u64::from(bytes), units);
+            self.last.1 = 0;
+        }
+    }
+
+    fn row(
+        &mut self,
+        tap: Tap,
+        device: Option<String>,
+        namespace: String,
+        start: u64,
+    ) -> Coalescing {
         let first = u32::try_from(self.first_second.saturating_sub(start)).unwrap_or(u32::MAX);
+        self.settle();
         let seconds = self.seconds.iter().enumerate().filter(|(_, one)| one.0 > 0);
         Coalescing {
             tap: tap.name().to_owned(),

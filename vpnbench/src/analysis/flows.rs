@@ -1,13 +1,12 @@
 //! Flows (5-tuples) at each tap: inner flows at `tun.*`, outer flows at `outer.*`.
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 
-use rustc_hash::FxHashMap;
 use vpnbench_common::catalog::Tap;
 use vpnbench_common::event;
 
 use super::{Context, Problem, address, seconds};
+use crate::rows::Rows;
 use crate::trace::Event;
 
 /// Flows kept per tap; later ones are counted together.
@@ -39,14 +38,17 @@ pub struct FlowCount {
     pub throughput_bps: Option<f64>,
 }
 
+/// Addresses as numbers in the order of their bytes, which are hashed and compared quickly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     tap: Tap,
     netns: u32,
     version: u8,
     protocol: u8,
-    src: ([u8; 16], u16),
-    dst: ([u8; 16], u16),
+    src: u128,
+    sport: u16,
+    dst: u128,
+    dport: u16,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,7 +64,7 @@ struct Count {
 /// Counts packets per flow and tap.
 #[derive(Debug, Clone, Default)]
 pub struct Flows {
-    flows: FxHashMap<Key, Count>,
+    flows: Rows<Key, Count>,
     kept: BTreeMap<Tap, usize>,
     others: BTreeMap<(Tap, u32), Count>,
 }
@@ -72,17 +74,17 @@ impl Flows {
     pub fn observe(&mut self, event: &Event<'_>) {
         let Event::Packet(packet) = event else { return };
         let Some(key) = key(packet) else { return };
-        let count = match self.flows.entry(key) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(fresh) => {
-                let kept = self.kept.entry(key.tap).or_default();
-                if *kept < FLOWS_MAX {
-                    *kept += 1;
-                    fresh.insert(Count::default())
-                } else {
-                    self.others.entry((key.tap, key.netns)).or_default()
-                }
-            }
+        let ports = u32::from(key.sport) ^ u32::from(key.dport) << 3;
+        let hint = ports ^ (key.tap as u32) << 5;
+        let row = self.flows.find(&key, hint).or_else(|| {
+            let kept = self.kept.entry(key.tap).or_default();
+            let room = *kept < FLOWS_MAX;
+            *kept += usize::from(room);
+            room.then(|| self.flows.add(key, Count::default()))
+        });
+        let count = match row.and_then(|row| self.flows.at(row)) {
+            Some(count) => count,
+            None => self.others.entry((key.tap, key.netns)).or_default(),
         };
         if count.units == 0 {
             count.first_ns = packet.header.time_ns;
@@ -97,14 +99,14 @@ impl Flows {
     /// The flows in order of taps, the largest of each tap first.
     #[must_use]
     pub fn finish(self, _context: &Context<'_>) -> (Vec<FlowCount>, Vec<Problem>) {
-        let mut flows: Vec<(Key, Count)> = self.flows.into_iter().collect();
+        let mut flows = self.flows.into_rows();
         flows.sort_unstable_by_key(|(key, _)| *key);
         let mut rows: Vec<(Tap, FlowCount)> = flows
             .iter()
             .map(|(key, count)| {
                 let ports = address::has_ports(key.protocol);
-                let end = |(ip, port): &([u8; 16], u16)| {
-                    address::endpoint(key.version, ip, ports.then_some(*port))
+                let end = |ip: u128, port: u16| {
+                    address::endpoint(key.version, &ip.to_be_bytes(), ports.then_some(port))
                 };
                 let protocol = address::protocol(key.protocol);
                 (
@@ -112,7 +114,7 @@ impl Flows {
                     row(
                         key.tap,
                         key.netns,
-                        (end(&key.src), end(&key.dst)),
+                        (end(key.src, key.sport), end(key.dst, key.dport)),
                         protocol,
                         count,
                     ),
@@ -153,8 +155,10 @@ fn key(packet: &event::Packet) -> Option<Key> {
         netns: packet.netns,
         version: packet.ip_version,
         protocol: packet.ip_proto,
-        src: (packet.saddr, port(packet.sport)),
-        dst: (packet.daddr, port(packet.dport)),
+        src: u128::from_be_bytes(packet.saddr),
+        sport: port(packet.sport),
+        dst: u128::from_be_bytes(packet.daddr),
+        dport: port(packet.dport),
     })
 }
 

@@ -43,7 +43,16 @@ pub(super) fn leave_out(context: &Context<'_>, outputs: &mut Outputs) {
     {
         outputs.what_if.clear();
     }
-    // Their books have no counters to be beside.
+    // Their books have no counters to be beside, unless those were given with the captures.
+    let counted = |netns: &u32| {
+        let (start, _) = context.namespace(*netns);
+        start.is_some_and(|one| !one.counters.is_empty())
+    };
+    let names: BTreeSet<String> = captured
+        .iter()
+        .filter(|netns| !counted(netns))
+        .map(|netns| context.namespace_name(*netns))
+        .collect();
     for books in [&mut outputs.retransmits.books, &mut outputs.drops.books] {
         books.retain(|line| !names.contains(&line.place));
     }

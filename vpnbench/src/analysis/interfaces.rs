@@ -92,7 +92,13 @@ pub fn join(
         let (before, after) = links(context, device);
         let captured = context.is_captured(device.netns);
         let counters = match (before, after) {
-            // A capture has no counters.
+            // A capture has no counters, unless they were given with it.
+            (Some(before), Some(after)) if captured => {
+                let none = LinkCounters::default();
+                let given = after.counters != none || before.counters != none;
+                let grown = after.counters.since(&before.counters);
+                grown.filter(|_| given)
+            }
             _ if captured => None,
             (Some(before), Some(after)) if before.ifindex == after.ifindex => {
                 after.counters.since(&before.counters)
@@ -125,7 +131,7 @@ pub fn join(
             taps,
             drops,
         };
-        if !captured {
+        if !captured || interface.counters.is_some() {
             output.books.extend(sheet.lines());
         }
         output.interfaces.push(interface);

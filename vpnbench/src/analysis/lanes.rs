@@ -1,5 +1,6 @@
-//! The analyses in two lanes that share nothing: TCP's connections, and everything else, so that each can have a
-//! thread of its own.
+//! The analyses in two lanes that share nothing, so that each can have a thread of its own: what follows
+//! connections and flows, and what follows packets on their path with everything else. The cut is where both are
+//! about as costly with what the thread that reads a recording does beside one of them.
 
 use std::collections::BTreeMap;
 
@@ -39,45 +40,66 @@ impl Counts {
     }
 }
 
-/// What follows connections.
-pub struct Tcp<'a>(&'a mut super::connections::Connections);
+/// What follows connections and flows one by one.
+pub struct Senders<'a> {
+    connections: &'a mut super::connections::Connections,
+    reordering: &'a mut super::reordering::Reorder,
+    flows: &'a mut super::flows::Flows,
+    silences: &'a mut super::stalls::Silences,
+}
 
 /// All other analyses.
 pub struct Path<'a> {
     counts: &'a mut Counts,
     taps: &'a mut super::taps::Taps,
-    flows: &'a mut super::flows::Flows,
     drops: &'a mut super::drops::Drops,
     threads: &'a mut super::threads::Threads,
     syscalls: &'a mut super::syscalls::Syscalls,
     stacks: &'a mut super::stacks::Stacks,
     pairing: &'a mut super::pairing::Pairing,
-    reordering: &'a mut super::reordering::Reorder,
     coalescing: &'a mut super::coalescing::Coalesce,
     series: &'a mut super::benchmark::series::Series,
-    silences: &'a mut super::stalls::Silences,
 }
 
-impl Tcp<'_> {
+impl Senders<'_> {
+    /// Whether an event says anything about senders; others need not be given.
     #[inline]
+    #[must_use]
+    pub fn want(event: &Event<'_>) -> bool {
+        matches!(
+            event,
+            Event::Packet(_)
+                | Event::TcpProbe(_)
+                | Event::Retransmit(_)
+                | Event::SynAckRetransmit(_)
+                | Event::CongState(_)
+                | Event::SockState(_)
+        )
+    }
+
     /// Takes one event, in time order.
+    #[inline]
     pub fn observe(&mut self, event: &Event<'_>) {
-        self.0.observe(event);
+        self.connections.observe(event);
+        self.reordering.observe(event);
+        self.flows.observe(event);
+        self.silences.observe(event);
     }
 }
 
 impl Path<'_> {
-    #[inline]
     /// Takes one event, in time order.
+    #[inline]
     pub fn observe(&mut self, event: &Event<'_>) {
         self.counts.observe(event);
         self.taps.observe(event);
-        self.flows.observe(event);
-        self.drops.observe(event);
+        // Nearly all events are packets and segments, of which these know nothing.
+        if !matches!(event, Event::Packet(_) | Event::TcpProbe(_)) {
+            self.drops.observe(event);
+            self.syscalls.observe(event);
+            self.stacks.observe(event);
+        }
         self.threads.observe(event);
-        self.syscalls.observe(event);
-        self.stacks.observe(event);
-        self.reordering.observe(event);
         self.coalescing.observe(event);
         let is_read = self.pairing.observe(event);
         if let Event::Taken(taken) = event
@@ -86,27 +108,29 @@ impl Path<'_> {
             self.coalescing.read(taken);
         }
         self.series.observe(event);
-        self.silences.observe(event);
     }
 }
 
 impl Analyses {
-    /// The analyses in two parts, each of which takes all events.
-    pub fn lanes(&mut self) -> (Tcp<'_>, Path<'_>) {
+    /// The analyses in two parts, each of which takes all events it wants.
+    pub fn lanes(&mut self) -> (Senders<'_>, Path<'_>) {
+        let senders = Senders {
+            connections: &mut self.connections,
+            reordering: &mut self.reordering,
+            flows: &mut self.flows,
+            silences: &mut self.silences,
+        };
         let path = Path {
             counts: &mut self.counts,
             taps: &mut self.taps,
-            flows: &mut self.flows,
             drops: &mut self.drops,
             threads: &mut self.threads,
             syscalls: &mut self.syscalls,
             stacks: &mut self.stacks,
             pairing: &mut self.pairing,
-            reordering: &mut self.reordering,
             coalescing: &mut self.coalescing,
             series: &mut self.series,
-            silences: &mut self.silences,
         };
-        (Tcp(&mut self.connections), path)
+        (senders, path)
     }
 }

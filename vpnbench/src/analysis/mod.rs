@@ -26,6 +26,7 @@ pub mod reordering;
 mod retransmit_books;
 mod retransmit_sums;
 pub mod retransmits;
+mod sampled;
 pub mod spurious;
 #[cfg(test)]
 mod spurious_properties;
@@ -43,7 +44,7 @@ use std::collections::BTreeMap;
 
 use vpnbench_common::catalog::ProbeId;
 
-use crate::trace::model::{Change, End, Namespace, Start, Symbols};
+use crate::trace::model::{Change, End, Namespace, SocketSample, Start, Symbols};
 use crate::trace::{Event, Summary};
 
 pub use books::Reconciliation;
@@ -62,19 +63,24 @@ pub struct Context<'a> {
     pub symbols: &'a Symbols,
     /// Events lost per probe number.
     pub lost: &'a BTreeMap<u8, u64>,
+    /// What `ss -ti` said of sockets, given beside captures.
+    pub sockets: &'a [SocketSample],
 }
 
 impl<'a> Context<'a> {
     /// The parts of a recording that was read.
     #[must_use]
     pub fn of(summary: &'a Summary) -> Self {
-        Context::new(
-            &summary.start,
-            summary.end.as_ref(),
-            &summary.changes,
-            &summary.symbols,
-            &summary.lost,
-        )
+        Context {
+            sockets: &summary.sockets,
+            ..Context::new(
+                &summary.start,
+                summary.end.as_ref(),
+                &summary.changes,
+                &summary.symbols,
+                &summary.lost,
+            )
+        }
     }
 
     /// The parts of a trace that are not events.
@@ -92,6 +98,7 @@ impl<'a> Context<'a> {
             changes,
             symbols,
             lost,
+            sockets: &[],
         }
     }
 
@@ -224,6 +231,7 @@ impl Analyses {
         let mut analyses = Analyses {
             connections: connections::Connections::of(start),
             threads: threads::Threads::of(start),
+            series: benchmark::series::Series::of(start),
             ..Analyses::default()
         };
         analyses.pairing.begin(start);
@@ -238,8 +246,8 @@ impl Analyses {
 
     /// Takes one event, in time order.
     pub fn observe(&mut self, event: &Event<'_>) {
-        let (mut tcp, mut path) = self.lanes();
-        tcp.observe(event);
+        let (mut senders, mut path) = self.lanes();
+        senders.observe(event);
         path.observe(event);
     }
 
@@ -296,6 +304,7 @@ impl Analyses {
         };
         problems.extend(conditions::conditions(context, &outputs.threads));
         inferred::leave_out(context, &mut outputs);
+        problems.extend(sampled::fill(context, &mut outputs.tcp_flows));
         (outputs, problems)
     }
 }

@@ -28,6 +28,7 @@ use vpnbench_common::event;
 
 use super::pairing::identity::{Identity, Numbering, identity, numbered_zero};
 use super::{Context, Problem, address};
+use crate::rows::Rows;
 use crate::trace::Event;
 use senders::Repeats;
 pub use senders::TcpBelief;
@@ -98,6 +99,12 @@ struct FlowKey {
     tap: u8,
 }
 
+impl FlowKey {
+    fn hint(&self) -> u32 {
+        self.flow as u32 ^ self.netns << 3 ^ u32::from(self.tap) << 4
+    }
+}
+
 /// Rows: all flows of equal ends at a tap.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct RowKey {
@@ -131,7 +138,7 @@ impl FlowState {
 /// Measures reordering.
 #[derive(Debug, Clone, Default)]
 pub struct Reorder {
-    flows: FxHashMap<FlowKey, FlowState>,
+    flows: Rows<FlowKey, FlowState>,
     repeats: Repeats,
     unnumbered: BTreeMap<RowKey, u64>,
     uncounted: u64,
@@ -167,7 +174,8 @@ impl Reorder {
             .then(|| numbered_zero(packet))
             .flatten()
             .filter(|zero| {
-                let state = self.flows.get(&key(zero.flow));
+                let key = key(zero.flow);
+                let state = self.flows.get(&key, key.hint());
                 state.is_some_and(|state| state.sequence.is_near(zero))
             });
         let id = zero.as_ref().unwrap_or(id);
@@ -178,16 +186,17 @@ impl Reorder {
             return;
         }
         let key = key(id.flow);
-        if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&key) {
-            self.uncounted += 1;
-            return;
-        }
-        let state = self.flows.entry(key).or_insert_with(|| FlowState {
+        let fresh = || FlowState {
             row: row_key(packet, id),
             sequence: Sequence::default(),
             units: 0,
             segments: 0,
-        });
+        };
+        let state = self.flows.get_or_add(key, key.hint(), FLOWS_MAX, fresh);
+        let Some(state) = state else {
+            self.uncounted += 1;
+            return;
+        };
         state.units += 1;
         state.segments += u64::from(packet.segments());
         let repeated = id.numbering == Numbering::TcpSequence && self.repeats.is_repeat(packet, id);
@@ -209,7 +218,7 @@ impl Reorder {
     #[must_use]
     pub fn finish(self, context: &Context<'_>) -> (Output, Vec<Problem>) {
         let mut rows: BTreeMap<RowKey, Totals> = BTreeMap::new();
-        let mut sums: Vec<(FlowKey, FlowState)> = self.flows.into_iter().collect();
+        let mut sums = self.flows.into_rows();
         sums.sort_unstable_by_key(|(key, _)| (key.netns, key.ifindex, key.tap, key.flow));
         let mut batches: FxHashMap<u64, f64> = FxHashMap::default();
         for (key, state) in &sums {

@@ -22,8 +22,10 @@
 
 mod acks;
 mod echo;
+mod events;
 mod received;
 mod tally;
+mod watched;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,9 +33,11 @@ use rustc_hash::FxHashMap;
 
 use acks::Acks;
 use echo::Echo;
+pub use events::{Ack, Arrival, Sent};
 use received::Received;
 pub use received::Repeat;
 pub use tally::Tally;
+use watched::Watched;
 
 /// Retransmissions of one direction whose verdict is open.
 const OPEN_MAX: usize = 16_384;
@@ -68,6 +72,9 @@ struct Resent {
     tsval: Option<u32>,
     episode: u32,
     evidence: u8,
+    /// From the first to the last of its bytes of which no earlier copy was seen: TCP may put segments together to
+    /// send them again (`tcp_retrans_try_collapse`), whose originals come one by one.
+    open: (u64, u64),
     /// Copies that arrived after it was sent and may be it.
     arrivals: u8,
     /// A copy arrived after it was sent.
@@ -115,69 +122,12 @@ pub struct Original {
     pub duplicate_at: Option<u64>,
 }
 
-/// A copy of data that reaches the receiver.
-#[derive(Debug, Clone, Copy)]
-pub struct Arrival {
-    /// Place of the first byte.
-    pub start: u64,
-    /// Place after the last byte.
-    pub end: u64,
-    /// TCP timestamp, if the segment has one.
-    pub tsval: Option<u32>,
-    /// `rcv_nxt` before it is processed.
-    pub rcv_nxt: u64,
-    /// ns.
-    pub time: u64,
-    /// TCP discards it unread.
-    pub discarded: bool,
-}
-
-/// An acknowledgement that reaches the sender.
-#[derive(Debug, Clone, Copy)]
-pub struct Ack {
-    /// ns.
-    pub time: u64,
-    /// `snd_una` before it is processed.
-    pub una: u64,
-    /// Place it acknowledges.
-    pub ack: u64,
-    /// Timestamp echo, if it has one.
-    pub tsecr: Option<u32>,
-    /// Timestamp of the receiver, if it has one.
-    pub tsval: Option<u32>,
-    /// DSACK block.
-    pub dsack: Option<(u64, u64)>,
-    /// SACK blocks; those that are not there are empty.
-    pub sacked: [(u64, u64); 4],
-    /// `rtt_min` in ns.
-    pub min_rtt: u64,
-    /// Smoothed round trip in ns.
-    pub srtt: u64,
-}
-
-/// A segment sent again.
-#[derive(Debug, Clone, Copy)]
-pub struct Sent {
-    /// ns.
-    pub time: u64,
-    /// Place of the first byte.
-    pub start: u64,
-    /// Place after the last byte.
-    pub end: u64,
-    /// Segments the range holds.
-    pub segments: u32,
-    /// What its cause depends on, a number of the caller's.
-    pub key: u32,
-    /// Where it is in the stream, for plots: bytes after the first one of the recording.
-    pub offset: u64,
-    /// Number of the episode, 0 outside of one.
-    pub episode: u32,
-}
-
 /// Retransmissions of one direction of a connection beside what arrives.
 #[derive(Debug, Clone, Default)]
 pub struct Spurious {
     open: BTreeMap<(u64, u32), Resent>,
+    /// No byte from here on was sent again by one of them: nearly all acknowledgements are above.
+    reach: u64,
     order: VecDeque<(u64, (u64, u32))>,
     received: Received,
     /// Without what TCP discarded.
@@ -197,9 +147,31 @@ pub struct Spurious {
     closed: u64,
     /// Retransmissions that timestamps or time showed to be spurious, and those of them that a DSACK reported, too.
     reported: (u64, u64),
+    watched: Watched,
 }
 
 impl Spurious {
+    /// Whether anything was seen arriving.
+    #[must_use]
+    pub fn receiver_seen(&self) -> bool {
+        self.received.seen
+    }
+
+    /// From `time` on nothing is seen arriving at the receiver.
+    pub fn receiver_left(&mut self, time: u64) {
+        self.watched.receiver.get_or_insert(time);
+    }
+
+    /// From `time` on no acknowledgement is seen reaching the sender.
+    pub fn sender_left(&mut self, time: u64) {
+        self.watched.sender.get_or_insert(time);
+    }
+
+    /// Nothing is known of what happened after `time`.
+    pub fn ended(&mut self, time: u64) {
+        self.watched.all.get_or_insert(time);
+    }
+
     /// The device takes over a segment that repeats bytes.
     pub fn repeated_at_device(&mut self, start: u64, end: u64, tsval: u32) {
         // A queue before the tap: the retransmission is already known.
@@ -245,7 +217,12 @@ impl Spurious {
         for _ in 0..pieces {
             let end = (start + length).min(sent.end).max(start);
             self.ordinal = self.ordinal.wrapping_add(1);
-            let known = self.received.seen && end > start && self.received.has(start, end);
+            let open = if self.received.seen {
+                self.received.gap(start, end)
+            } else {
+                (start, end)
+            };
+            let known = end > start && open.0 >= open.1;
             let record = Resent {
                 key: sent.key,
                 offset: sent.offset + (start - sent.start),
@@ -254,6 +231,7 @@ impl Spurious {
                 tsval,
                 episode: sent.episode,
                 evidence: if known { ORIGINAL | CERTAIN } else { 0 },
+                open,
                 arrivals: 0,
                 answered: false,
                 superseded: false,
@@ -266,6 +244,7 @@ impl Spurious {
             };
             let key = (start, self.ordinal);
             self.open.insert(key, record);
+            self.reach = self.reach.max(end);
             self.order.push_back((sent.time, key));
             start = end;
         }
@@ -279,21 +258,22 @@ impl Spurious {
         self.expire(arrival.time);
         self.received.seen = true;
         self.received.at_least(arrival.rcv_nxt);
-        if !self.open.is_empty() {
+        if arrival.start < self.reach {
             let low = (arrival.start.saturating_sub(RANGE_MAX), 0);
             for (key, one) in self.open.range_mut(low..(arrival.end, 0)) {
-                // All of its bytes must be in this copy.
-                if one.end > arrival.end || key.0 < arrival.start {
-                    continue;
-                }
                 let newer = match arrival.tsval.zip(one.tsval) {
                     Some((copy, own)) => copy.wrapping_sub(own) as i32,
                     None => 0,
                 };
-                if newer < 0 {
+                if newer < 0 && one.older_came(arrival.start, arrival.end) {
                     one.evidence |= ORIGINAL | CERTAIN;
                     one.first_older |= !one.answered;
-                } else if newer == 0 {
+                }
+                // All of its bytes must be in this copy.
+                if one.end > arrival.end || key.0 < arrival.start {
+                    continue;
+                }
+                if newer == 0 {
                     one.arrivals = one.arrivals.saturating_add(1);
                     // Two copies, and no third one was sent in between: one is older.
                     if one.arrivals >= 2 && !one.superseded {
@@ -338,7 +318,8 @@ impl Spurious {
     /// section 4.3). What this one covers beyond and was not reported before came with it: in one
     /// unit, or within the time of a delayed acknowledgement.
     fn by_timestamp(&mut self, ack: &Ack) {
-        let Some(tsecr) = ack.tsecr.filter(|_| ack.ack > ack.una) else {
+        let news = ack.ack > ack.una && ack.una < self.reach;
+        let Some(tsecr) = ack.tsecr.filter(|_| news) else {
             return;
         };
         let low = (ack.una.saturating_sub(RANGE_MAX), 0);
@@ -363,9 +344,11 @@ impl Spurious {
     /// Bytes are acknowledged: sooner than the latest copy can have gone there and back? `made` is when the
     /// acknowledgement would have come without waiting on its way.
     fn covered(&mut self, start: u64, end: u64, ack: &Ack, made: u64) {
-        let low = (start.saturating_sub(RANGE_MAX), 0);
-        for (key, one) in self.open.range_mut(low..(end, 0)) {
-            let whole = key.0 >= start && one.end <= end;
+        if start >= self.reach {
+            return;
+        }
+        for (_, one) in self.open.range_mut((start, 0)..(end, 0)) {
+            let whole = one.end <= end;
             // A sixteenth less: the smallest round trip seen need not be the smallest there is.
             let least = ack.min_rtt - ack.min_rtt / 16;
             if whole && !one.told {
@@ -427,6 +410,9 @@ impl Spurious {
             return;
         };
         if let Some(one) = self.open.remove(&key) {
+            if self.open.is_empty() {
+                self.reach = 0;
+            }
             self.mark(&one);
             let open = self.is_open(&one);
             let tally = self.tally.entry(one.key).or_default();
@@ -448,9 +434,17 @@ impl Spurious {
     /// DSACK says something only where others that are known to be due have come; for segments sent one by one, as
     /// a unit of several is answered once; and where there are timestamps, if the retransmission itself
     /// filled the gap.
+    ///
+    /// Of both ends: a copy may have come after the last that was seen of the end that decides.
     fn is_open(&self, one: &Resent) -> bool {
-        if self.received.seen || by_sender(one) {
+        if spurious(one, self.received.seen) {
             return false;
+        }
+        if self.watched.ended_before(one.answer.1, self.received.seen) {
+            return true;
+        }
+        if self.received.seen {
+            return is_unclear(one);
         }
         let (due, came) = self.reported;
         let unsure = due >= REPORTED_LEAST && came * 20 < due * 19;
@@ -461,7 +455,8 @@ impl Spurious {
     fn mark(&mut self, one: &Resent) {
         self.every = self.every.max(1);
         if self.closed.is_multiple_of(self.every) {
-            let judged = self.received.seen || self.acks_seen && !self.is_open(one);
+            let seen = self.received.seen || self.acks_seen;
+            let judged = seen && !self.is_open(one);
             self.marks.push(Mark {
                 key: one.key,
                 time: one.time,
@@ -517,12 +512,31 @@ impl Spurious {
     }
 }
 
+impl Resent {
+    /// An older copy of some bytes came; whether all have come.
+    fn older_came(&mut self, start: u64, end: u64) -> bool {
+        let (from, until) = &mut self.open;
+        if start <= *from {
+            *from = (*from).max(end);
+        }
+        if end >= *until {
+            *until = (*until).min(start);
+        }
+        from >= until
+    }
+}
+
 fn spurious(one: &Resent, receiver_seen: bool) -> bool {
     if receiver_seen {
         one.evidence & ORIGINAL != 0
     } else {
         by_sender(one)
     }
+}
+
+/// Whether one copy arrived after it was sent, and no timestamp says which.
+fn is_unclear(one: &Resent) -> bool {
+    one.tsval.is_none() && one.arrivals > 0
 }
 
 fn by_sender(one: &Resent) -> bool {
@@ -543,8 +557,7 @@ fn judge(tally: &mut Tally, one: &Resent, receiver_seen: bool, open: bool) {
     if receiver_seen {
         tally.compared += 1;
         tally.agree += u64::from(verdict == by_sender(one));
-        let unclear = !verdict && one.tsval.is_none() && one.arrivals > 0;
-        tally.undecided += u64::from(unclear);
+        tally.undecided += u64::from(open);
     } else {
         tally.sender_only += 1;
         tally.open += u64::from(open);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use vpnbench_common::catalog::Tap;
 
 use super::Context;
+use crate::rows::Rows;
 use crate::trace::Event;
 
 /// Shorter silences are not kept: a scheduler's time slice (`sched_base_slice_ns`, 3 ms) can make one.
@@ -77,40 +78,42 @@ impl Series {
 /// Collects silences.
 #[derive(Debug, Clone, Default)]
 pub struct Silences {
-    taps: BTreeMap<(u32, u8), Series>,
+    taps: Rows<(u32, u8), Series>,
 }
 
 impl Silences {
     /// Takes one event.
     pub fn observe(&mut self, event: &Event<'_>) {
         if let Event::Packet(packet) = event {
-            let series = self.taps.entry((packet.netns, packet.tap)).or_default();
-            series.add(packet.header.time_ns);
+            let key = (packet.netns, packet.tap);
+            let hint = packet.netns << 4 ^ u32::from(packet.tap);
+            let series = self.taps.get_or_add(key, hint, usize::MAX, Series::default);
+            if let Some(series) = series {
+                series.add(packet.header.time_ns);
+            }
         }
     }
 
     /// The silences, by namespace and tap.
     #[must_use]
     pub fn finish(self, context: &Context<'_>) -> Vec<Stalls> {
-        let rows = self
-            .taps
-            .into_iter()
-            .filter_map(|((netns, tap), mut series)| {
-                series.shorten();
-                let second = |ns| context.seconds_since_start(ns);
-                let gaps = series.gaps.iter().map(|gap| Gap {
-                    start_s: second(gap.0),
-                    end_s: second(gap.1),
-                });
-                Some(Stalls {
-                    tap: Tap::from_number(tap)?.name().to_owned(),
-                    namespace: context.namespace_name(netns),
-                    units: series.units,
-                    first_s: second(series.first_ns),
-                    last_s: second(series.last_ns),
-                    gaps: gaps.collect(),
-                })
+        let taps: BTreeMap<(u32, u8), Series> = self.taps.into_rows().into_iter().collect();
+        let rows = taps.into_iter().filter_map(|((netns, tap), mut series)| {
+            series.shorten();
+            let second = |ns| context.seconds_since_start(ns);
+            let gaps = series.gaps.iter().map(|gap| Gap {
+                start_s: second(gap.0),
+                end_s: second(gap.1),
             });
+            Some(Stalls {
+                tap: Tap::from_number(tap)?.name().to_owned(),
+                namespace: context.namespace_name(netns),
+                units: series.units,
+                first_s: second(series.first_ns),
+                last_s: second(series.last_ns),
+                gaps: gaps.collect(),
+            })
+        });
         rows.collect()
     }
 }

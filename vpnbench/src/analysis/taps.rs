@@ -20,6 +20,7 @@ use vpnbench_common::event;
 
 use super::devices::Devices;
 use super::{Context, Problem, seconds, symbols};
+use crate::rows::Rows;
 use crate::trace::Event;
 
 /// Packets in the TUN ring remembered for matching; a ring holds `tx_queue_len` (500) by default.
@@ -63,6 +64,12 @@ struct Key {
     ifindex: u32,
     tap: Tap,
     port: u16,
+}
+
+impl Key {
+    fn hint(&self) -> u32 {
+        (self.netns ^ self.ifindex << 2) << 4 ^ self.tap as u32
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -145,7 +152,7 @@ impl Queued {
 /// Counts packets per device and tap.
 #[derive(Debug, Clone, Default)]
 pub struct Taps {
-    counts: FxHashMap<Key, Count>,
+    counts: Rows<Key, Count>,
     releases: BTreeMap<(u32, u32, u64), Releases>,
     queued: Queued,
     uncounted: u64,
@@ -230,12 +237,15 @@ impl Taps {
         }
     }
 
+    #[inline]
     fn count(&mut self, key: Key, add: impl FnOnce(&mut Count)) {
-        if self.counts.len() >= KEYS_MAX && !self.counts.contains_key(&key) {
-            self.uncounted += 1;
-            return;
+        match self
+            .counts
+            .get_or_add(key, key.hint(), KEYS_MAX, Count::default)
+        {
+            Some(count) => add(count),
+            None => self.uncounted += 1,
         }
-        add(self.counts.entry(key).or_default());
     }
 
     /// The counts, by namespace, device and tap in the order a packet passes them.
@@ -252,7 +262,7 @@ impl Taps {
         let devices = Devices::new(context);
         // A device that was created again continues under its name.
         let mut by_name: BTreeMap<(u32, Option<String>, Tap, u16), Count> = BTreeMap::new();
-        for (key, count) in &self.counts {
+        for (key, count) in self.counts.iter() {
             let name = devices.name(key.netns, key.ifindex);
             by_name
                 .entry((key.netns, name, key.tap, key.port))
@@ -297,7 +307,12 @@ impl Taps {
                     tap: Tap::TunRead,
                     port: 0,
                 };
-                self.counts.entry(key).or_default().merge(&reads);
+                let count = self
+                    .counts
+                    .get_or_add(key, key.hint(), usize::MAX, Count::default);
+                if let Some(count) = count {
+                    count.merge(&reads);
+                }
             }
         }
         if by_identity == 0 {

@@ -2,6 +2,7 @@
 
 use super::args::AnalyzeArgs;
 use super::joined::{by_host, join};
+use super::lanes::Beside;
 use super::offline::{conclude, failed_on, write_report};
 use super::output::Output;
 use super::{ExitStatus, Failure};
@@ -58,7 +59,7 @@ fn apart(plan: &Plan) -> Result<Option<Vec<Recording>>, Failure> {
 fn together(plan: &Plan) -> Result<Report, Failure> {
     let import = begin(plan)?;
     let mut analyses = Analyses::new(import.start());
-    let summary = super::lanes::follow_all(&mut analyses, |feed| {
+    let summary = super::lanes::follow_all(&mut analyses, Beside::Senders, |feed| {
         import.for_each(|event| feed.observe(&event))
     })?;
     Ok(conclude(analyses, &summary, &Given::default()))
@@ -85,5 +86,6 @@ fn plan(args: &AnalyzeArgs) -> Result<Plan, Failure> {
         sources,
         local: args.local.clone(),
         filter: args.filter.clone(),
+        beside: args.beside.clone(),
     })
 }

@@ -15,7 +15,7 @@ use super::values::{
     parse_finding, parse_keep_payload,
 };
 use crate::import::Source;
-use crate::import::plan::parse_local;
+use crate::import::plan::{File, parse_beside, parse_local};
 use crate::probe::netns::NetnsSpec;
 
 /// Explains VPN benchmark results packet by packet.
@@ -304,6 +304,10 @@ pub struct AnalyzeArgs {
     /// Address of the host a capture was taken on, where the packets do not show it
     #[arg(long, value_name = "[HOST=]ADDR", value_parser = parse_local)]
     pub local: Vec<(String, IpAddr)>,
+    /// What another tool said about the run: iperf3's JSON, `nstat -asz` or `ethtool -S` from before and from after, in
+    /// this order, `ss -ti`, `perf script`; the kind is told from the content
+    #[arg(long = "with", value_name = "[HOST=]FILE", value_parser = parse_beside)]
+    pub beside: Vec<File>,
     /// Use only packets that match, in the language of tcpdump
     #[arg(long, value_name = "EXPRESSION")]
     pub filter: Option<String>,

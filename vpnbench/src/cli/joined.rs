@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Failure;
+use super::lanes::Beside;
 use super::offline::conclude;
 use crate::analysis::Analyses;
 use crate::explain::Given;
@@ -61,6 +62,9 @@ pub(super) fn by_host(plan: &Plan) -> Vec<Recording> {
             sources: sources.cloned().collect(),
             local: local.cloned().collect(),
             filter: plan.filter.clone(),
+            beside: (plan.beside.iter().filter(|one| one.host == host))
+                .cloned()
+                .collect(),
         })
     });
     plans.collect()
@@ -70,7 +74,7 @@ pub(super) fn by_host(plan: &Plan) -> Vec<Recording> {
 pub(super) fn join(recordings: Vec<Recording>) -> Result<Report, Failure> {
     let joined = Joined::new(recordings)?;
     let mut analyses = Analyses::new(joined.start());
-    let summary = super::lanes::follow_all(&mut analyses, |feed| {
+    let summary = super::lanes::follow_all(&mut analyses, Beside::Path, |feed| {
         joined.for_each(|event| feed.observe(&event))
     })?;
     let mut report = conclude(analyses, &summary, &Given::default());

@@ -1,5 +1,6 @@
 //! `vpnbench threads`: which thread does what, what it costs and which is the limit.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -18,11 +19,16 @@ use super::screen::{self, whole};
 use super::values::Destination;
 use super::{ExitStatus, Failure};
 use crate::analysis::Context;
+use crate::analysis::stacks::off_cpu::{OffCpu, Sleep};
 use crate::analysis::stacks::{self, Stacks, rules::Rules};
+use crate::analysis::threads::ThreadTime;
 use crate::report::Report;
 use crate::report::live::plain;
 use crate::report::terminal::threads;
 use crate::trace::Reader;
+
+/// Longest sleeps in the JSON document.
+const SLEEPS: usize = 1000;
 
 /// Analyses a trace, or records one that is not kept.
 pub(super) fn threads(args: ThreadsArgs, output: &mut Output) -> Result<ExitStatus, Failure> {
@@ -47,11 +53,13 @@ pub(super) fn threads(args: ThreadsArgs, output: &mut Output) -> Result<ExitStat
         }
     };
     let wants_stacks = args.folded.is_some() || args.flame_graph.is_some() || args.groups.is_some();
-    let samples = match wants_stacks {
-        true => Some(samples(&trace, &rules)?),
+    let samples = match wants_stacks || args.off_cpu.is_some() {
+        true => Some(samples(&trace, &rules, wants_stacks)?),
         false => None,
     };
-    if let Some(samples) = &samples {
+    let sleeps = samples.as_ref().map_or(&[][..], |samples| &samples.sleeps);
+    let samples = samples.as_ref().map(|samples| &samples.on_cpu);
+    if let Some(samples) = samples.filter(|_| wants_stacks) {
         let lines = samples.folded.iter();
         let lines: Vec<String> = lines
             .map(|(stack, count)| format!("{stack} {count}"))
@@ -64,7 +72,7 @@ pub(super) fn threads(args: ThreadsArgs, output: &mut Output) -> Result<ExitStat
         }
     }
     if let Some(path) = &args.off_cpu {
-        let lines = off_cpu(&report);
+        let lines = off_cpu(&report, sleeps);
         match path.extension().is_some_and(|extension| extension == "svg") {
             true => flame_graph(path, &lines, "Off the CPU", "ms")?,
             false => write(path, &(lines.join("\n") + "\n"))?,
@@ -85,7 +93,7 @@ pub(super) fn threads(args: ThreadsArgs, output: &mut Output) -> Result<ExitStat
         }
         ThreadsFormat::Jsonl => plain::write_json(&whole(report), out),
         ThreadsFormat::Json => {
-            let document = document(&report, samples.as_ref());
+            let document = document(&report, samples.filter(|_| wants_stacks), sleeps);
             serde_json::to_writer_pretty(&mut *out, &document).map_err(io::Error::from)?;
             out.write_all(b"\n")
         }
@@ -107,37 +115,76 @@ fn rules(path: Option<&Path>) -> Result<Rules, Failure> {
     Ok(own.before(Rules::default()))
 }
 
-/// The stack samples of a trace.
-fn samples(trace: &Path, rules: &Rules) -> anyhow::Result<stacks::Output> {
+/// Stacks of a trace.
+struct Samples {
+    on_cpu: stacks::Output,
+    /// Longest first; none without `--stacks`.
+    sleeps: Vec<Sleep>,
+}
+
+/// The stacks of a trace; `required` if it must have samples of the CPU clock.
+fn samples(trace: &Path, rules: &Rules, required: bool) -> anyhow::Result<Samples> {
     let reader = Reader::open(trace)?;
-    let mut stacks = Stacks::default();
-    let summary = reader.for_each(|event| stacks.observe(&event))?;
+    let (mut stacks, mut off_cpu) = (Stacks::default(), OffCpu::default());
+    let summary = reader.for_each(|event| {
+        stacks.observe(&event);
+        off_cpu.observe(&event);
+    })?;
     anyhow::ensure!(
-        !stacks.is_empty(),
+        !required || !stacks.is_empty(),
         "there are no stack samples in it: record with --stacks"
     );
     let context = Context::of(&summary);
-    Ok(stacks.finish(&context, rules).0)
+    Ok(Samples {
+        on_cpu: stacks.finish(&context, rules).0,
+        sleeps: off_cpu.finish(&context),
+    })
 }
 
-/// Lines `process;thread;what it waited for ms`.
-fn off_cpu(report: &Report) -> Vec<String> {
-    let mut lines = Vec::new();
+/// Lines `process;thread;where it slept ms`: the functions where stacks were recorded, behind them who
+/// ended the wait, innermost function first as in an off-wake flame graph; else the system call.
+fn off_cpu(report: &Report, sleeps: &[Sleep]) -> Vec<String> {
+    let mut lines = BTreeMap::new();
+    let mut add = |thread: &ThreadTime, what: &str, time: f64| {
+        let (pid, comm, tid) = (thread.pid, &thread.comm, thread.tid);
+        let line = format!("pid {pid};{comm} ({tid});{what}");
+        *lines.entry(line).or_insert(0.0) += time * 1000.0;
+    };
     for thread in &report.threads {
+        add(thread, "waits for a core", thread.runqueue_wait_s);
         let blocked = &thread.blocked_s;
-        let mut add = |what: &str, time: f64| {
-            let ms = (time * 1000.0).round() as u64;
-            if ms > 0 {
-                let (comm, tid) = (&thread.comm, thread.tid);
-                lines.push(format!("pid {};{comm} ({tid});{what} {ms}", thread.pid));
-            }
-        };
-        add("waits for a core", thread.runqueue_wait_s);
+        let (mut known, mut all) = (0.0, 0.0);
+        for sleep in sleeps.iter().filter(|one| one.tid == thread.tid) {
+            known += sleep.slept_s;
+            add(thread, &sleeping(report, sleep), sleep.slept_s);
+        }
         for (what, time) in blocked.kinds() {
-            add(what, time);
+            if known == 0.0 {
+                add(thread, what, time);
+            }
+            all += time;
+        }
+        if known > 0.0 {
+            // Sleeps that began before the recording, or whose stack found no room.
+            add(thread, "no stack recorded", (all - known).max(0.0));
         }
     }
-    lines
+    let lines = lines.into_iter();
+    let lines = lines.map(|(line, ms)| (line, ms.round() as u64));
+    let lines = lines.filter(|(_, ms)| *ms > 0);
+    lines.map(|(line, ms)| format!("{line} {ms}")).collect()
+}
+
+/// The functions of a sleep, and of who ended it.
+fn sleeping(report: &Report, sleep: &Sleep) -> String {
+    let mut frames = sleep.stack.clone();
+    if let Some(waker) = &sleep.woken_by {
+        let named = report.threads.iter().find(|one| one.tid == waker.tid);
+        let comm = named.map_or("thread", |one| &one.comm);
+        frames.push(format!("woken by {comm} ({})", waker.tid));
+        frames.extend(waker.stack.iter().rev().cloned());
+    }
+    frames.join(";")
 }
 
 fn flame_graph(path: &Path, lines: &[String], title: &str, unit: &str) -> anyhow::Result<()> {
@@ -156,7 +203,11 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// The parts of the report that are about threads, with the same fields.
-fn document(report: &Report, samples: Option<&stacks::Output>) -> serde_json::Value {
+fn document(
+    report: &Report,
+    samples: Option<&stacks::Output>,
+    sleeps: &[Sleep],
+) -> serde_json::Value {
     json!({
         "schema": "vpnbench.threads.v1",
         "run": report.run,
@@ -165,6 +216,7 @@ fn document(report: &Report, samples: Option<&stacks::Output>) -> serde_json::Va
         "wakings": report.wakings,
         "cpu": report.cpu,
         "samples": samples.map(|samples| &samples.processes),
+        "sleeps": &sleeps[..sleeps.len().min(SLEEPS)],
         "capture": report.capture,
     })
 }

@@ -4,9 +4,9 @@
 
 use vpnbench_common::event;
 
-use super::headers::Headers;
 use super::link::{self, Frame, IP4, IP6, half};
 
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// `IPPROTO_IPIP`, `IPPROTO_IPV6`, `IPPROTO_GRE`
 const IPIP: u8 = 4;
@@ -51,13 +51,12 @@ pub(super) struct Inner<'a> {
     pub(super) original: u32,
 }
 
-/// The packet that a packet carries; `None` if it carries none that can be told.
-pub(super) fn inner<'a>(outer: &Headers<'a>) -> Option<Inner<'a>> {
-    let packet = &outer.packet;
-    if is_fragment(packet) {
+/// The packet that a packet carries in its transport payload; `None` if it carries none that can be told.
+#[inline]
+pub(super) fn inner<'a>(packet: &event::Packet, payload: &'a [u8]) -> Option<Inner<'a>> {
+    if packet.ip_proto == TCP || is_fragment(packet) {
         return None;
     }
-    let payload = outer.payload;
     let (encapsulation, header, ethernet) = match packet.ip_proto {
         IPIP => (Encapsulation::Ipip, 0, false),
         SIT => (Encapsulation::Sit, 0, false),
@@ -129,9 +128,17 @@ pub(super) fn share_segments(outer: &mut event::Packet, inner: &event::Packet) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::headers::headers;
+    use super::super::headers::{Options, headers};
     use super::*;
+    use bytemuck::Zeroable as _;
     use etherparse::PacketBuilder;
+
+    /// A packet's record and its transport payload.
+    fn read<'a>(frame: &Frame<'a>, original: u32) -> (event::Packet, &'a [u8]) {
+        let mut packet = event::Packet::zeroed();
+        let rest = headers(frame, original, &mut packet, &mut Options::default());
+        (packet, rest.expect("an IP packet").payload)
+    }
 
     /// An inner packet of 10 bytes of payload, with Ethernet in front or not.
     fn carried(ethernet: bool) -> Vec<u8> {
@@ -164,16 +171,11 @@ mod tests {
             network: &bytes,
             ..Frame::default()
         };
-        let outer = headers(&frame, bytes.len() as u32).expect("an IP packet");
-        let inner = inner(&outer)?;
-        let read = headers(&inner.frame, inner.original).expect("an inner packet");
-        let source = read.packet.saddr[..4].try_into().expect("four bytes");
-        Some((
-            inner.encapsulation,
-            read.packet.len,
-            source,
-            read.packet.dport,
-        ))
+        let (outer, payload) = read(&frame, bytes.len() as u32);
+        let inner = inner(&outer, payload)?;
+        let (packet, _) = read(&inner.frame, inner.original);
+        let source = packet.saddr[..4].try_into().expect("four bytes");
+        Some((inner.encapsulation, packet.len, source, packet.dport))
     }
 
     fn udp(port: u16, header: &[u8], ethernet: bool) -> Vec<u8> {

@@ -305,6 +305,32 @@ impl Message {
     }
 }
 
+/// Ends of a packet as numbers, which are compared quickly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pair {
+    from: u128,
+    to: u128,
+    version: u8,
+}
+
+impl Pair {
+    fn of(packet: &event::Packet) -> Pair {
+        Pair {
+            from: u128::from_ne_bytes(packet.saddr),
+            to: u128::from_ne_bytes(packet.daddr),
+            version: packet.ip_version,
+        }
+    }
+
+    fn back(self) -> Pair {
+        Pair {
+            from: self.to,
+            to: self.from,
+            ..self
+        }
+    }
+}
+
 /// The near side of a host's devices.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Near {
@@ -314,7 +340,7 @@ pub(super) struct Near {
     /// Packets whose direction is an assumption.
     pub(super) unsure: u64,
     /// Ends of the last packet whose direction its addresses told, and whether it left.
-    last: Option<(Address, Address, bool)>,
+    last: Option<(Pair, bool)>,
 }
 
 /// A packet's ends, and whether it goes to a group.
@@ -374,18 +400,19 @@ impl Near {
         if let Some(leaves) = item.outgoing {
             return leaves;
         }
-        let (from, to) = ends(&item.packet);
-        if let Some((one, other, leaves)) = self.last {
-            if (one, other) == (from, to) {
+        let pair = Pair::of(&item.packet);
+        if let Some((last, leaves)) = self.last {
+            if last == pair {
                 return leaves;
             }
-            if (other, one) == (from, to) {
+            if last == pair.back() {
                 return !leaves;
             }
         }
+        let (from, to) = ends(&item.packet);
         if let Some(leaves) = self.known(item) {
             if !is_group(&item.packet) && self.is_told(from, to) {
-                self.last = Some((from, to, leaves));
+                self.last = Some((pair, leaves));
             }
             return leaves;
         }

@@ -41,6 +41,14 @@ pub enum ImportError {
         /// What there is instead, beginning with a separator; empty if there is nothing.
         reason: String,
     },
+    /// A file beside captures that cannot be used.
+    #[error("{path} cannot be used beside the captures: {reason}")]
+    Beside {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
     /// A filter that libpcap does not understand.
     #[error("the filter \"{filter}\" cannot be used on {path}: {reason}")]
     Filter {

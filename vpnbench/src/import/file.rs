@@ -141,6 +141,7 @@ impl CaptureFile {
     }
 
     /// The next packet; `None` at the end.
+    #[inline]
     pub(super) fn next(&mut self) -> Option<Captured<'_>> {
         let head = self.find()?;
         let offset = self.window.offset();
@@ -173,12 +174,13 @@ impl CaptureFile {
         })
     }
 
+    #[inline]
     fn find(&mut self) -> Option<Head> {
         while !self.ended {
             let step = match &mut self.format {
                 Format::Pcap(pcap, _) => {
-                    let needed = pcap.needed(self.window.ahead(24));
-                    pcap.step(self.window.ahead(needed))
+                    let (fields, needed) = pcap.needed(self.window.ahead(24));
+                    pcap.step(fields, self.window.ahead(needed))
                 }
                 Format::PcapNg(file) => {
                     let needed = file.needed(self.window.ahead(12));

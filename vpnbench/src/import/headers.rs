@@ -29,17 +29,20 @@ pub(super) struct Options {
     pub(super) scale: Option<u8>,
 }
 
-/// What the headers of a packet say.
+/// What of a packet its record and its options do not hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Headers<'a> {
-    /// The record, without time and place.
-    pub(super) packet: event::Packet,
-    /// TCP's options.
-    pub(super) options: Options,
+pub(super) struct Rest<'a> {
     /// Whether the checksum is that of the pseudo header only: the device is to fill in the rest.
     pub(super) partial: bool,
     /// What was kept of the transport payload.
     pub(super) payload: &'a [u8],
+}
+
+/// A packet's record and TCP's options where they are to be.
+struct Into<'p, 'a> {
+    packet: &'p mut event::Packet,
+    options: &'p mut Options,
+    rest: Rest<'a>,
 }
 
 /// The transport part of a packet.
@@ -52,10 +55,16 @@ struct Transport<'a> {
     sum: u32,
 }
 
-/// Reads the headers of an IP packet of which `original` bytes were on the wire, link layer included;
-/// `None` for anything else.
-pub(super) fn headers<'a>(frame: &Frame<'a>, original: u32) -> Option<Headers<'a>> {
-    let mut packet: event::Packet = bytemuck::Zeroable::zeroed();
+/// Reads the headers of an IP packet of which `original` bytes were on the wire, link layer included, into
+/// a record, without time and place, and options that are empty; `None` for anything else. Nothing is copied:
+/// this is done for each packet.
+#[inline]
+pub(super) fn headers<'a>(
+    frame: &Frame<'a>,
+    original: u32,
+    packet: &mut event::Packet,
+    options: &mut Options,
+) -> Option<Rest<'a>> {
     let on_wire = original.saturating_sub(frame.skipped);
     packet.len = on_wire + frame.on_wire;
     packet.l2_len = frame.on_wire as u16;
@@ -65,36 +74,43 @@ pub(super) fn headers<'a>(frame: &Frame<'a>, original: u32) -> Option<Headers<'a
         packet.vlan_tci = tag;
     }
     let transport = match frame.ethertype {
-        IP4 => four(&mut packet, frame.network, on_wire),
-        IP6 => six(&mut packet, frame.network, on_wire),
+        IP4 => four(packet, frame.network, on_wire),
+        IP6 => six(packet, frame.network, on_wire),
         _ => return None,
     };
-    let mut read = Headers {
-        packet,
-        options: Options::default(),
+    let rest = Rest {
         partial: frame.partial,
         payload: &[],
     };
+    let mut into = Into {
+        packet,
+        options,
+        rest,
+    };
     match transport {
-        Some(transport) if !packet.is_later_fragment() => read.transport(&transport),
-        Some(transport) => read.packet.payload_len = transport.length,
-        None => read.packet.flags |= packet_flags::TRUNCATED,
+        Some(transport) if !into.packet.is_later_fragment() => into.transport(&transport),
+        Some(transport) => into.packet.payload_len = transport.length,
+        None => into.packet.flags |= packet_flags::TRUNCATED,
     }
-    Some(read)
+    Some(into.rest)
 }
 
 fn four<'a>(packet: &mut event::Packet, network: &'a [u8], on_wire: u32) -> Option<Transport<'a>> {
-    let header = Ipv4HeaderSlice::from_slice(network).ok()?;
-    let bytes = header.slice();
+    // Nearly all packets have no options.
+    let bytes: &[u8] = match network {
+        [0x45, ..] => network.get(..20)?,
+        _ => Ipv4HeaderSlice::from_slice(network).ok()?.slice(),
+    };
+    let fixed: &[u8; 20] = bytes.first_chunk()?;
+    let field = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
     packet.ip_version = 4;
-    packet.ip_proto = header.protocol().0;
-    (packet.tos, packet.ttl) = (bytes[1], header.ttl());
-    packet.frag = half(bytes, 6)?;
-    packet.ip_id = header.identification().into();
-    packet.saddr[..4].copy_from_slice(&header.source());
-    packet.daddr[..4].copy_from_slice(&header.destination());
+    packet.ip_proto = fixed[9];
+    (packet.tos, packet.ttl) = (fixed[1], fixed[8]);
+    (packet.ip_id, packet.frag) = (field(4).into(), field(6));
+    packet.saddr[..4].copy_from_slice(&fixed[12..16]);
+    packet.daddr[..4].copy_from_slice(&fixed[16..20]);
     // 0 stands for a super-packet whose length does not fit the field.
-    let total = match header.total_len() {
+    let total = match field(2) {
         0 => on_wire,
         total => u32::from(total).min(on_wire),
     };
@@ -160,7 +176,7 @@ fn words(bytes: &[u8]) -> u32 {
         .sum()
 }
 
-impl<'a> Headers<'a> {
+impl<'a> Into<'_, 'a> {
     fn transport(&mut self, transport: &Transport<'a>) {
         let read = match self.packet.ip_proto {
             TCP => self.tcp(transport),
@@ -168,7 +184,7 @@ impl<'a> Headers<'a> {
             ICMP | ICMP6 => self.icmp(transport),
             _ => {
                 self.packet.payload_len = transport.length;
-                self.payload = transport.bytes;
+                self.rest.payload = transport.bytes;
                 Some(())
             }
         };
@@ -180,7 +196,7 @@ impl<'a> Headers<'a> {
     fn tcp(&mut self, transport: &Transport<'a>) -> Option<()> {
         let bytes = transport.bytes;
         let fixed: &[u8; 20] = bytes.get(..20)?.try_into().ok()?;
-        let packet = &mut self.packet;
+        let packet = &mut *self.packet;
         let word = |at: usize| {
             u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
         };
@@ -190,8 +206,17 @@ impl<'a> Headers<'a> {
         packet.tcp_flags = half(fixed, 12)? & 0x1ff;
         packet.window = half(fixed, 14)?;
         packet.payload_len = transport.length.checked_sub(packet.l4_len.into())?;
-        self.partial |= partial(transport, TCP, half(fixed, 16)?);
-        self.payload = bytes.get(packet.l4_len.into()..).unwrap_or_default();
+        self.rest.partial |= partial(transport, TCP, half(fixed, 16)?);
+        self.rest.payload = bytes.get(packet.l4_len.into()..).unwrap_or_default();
+        // Nearly all segments: two NOPs and a timestamp.
+        if packet.l4_len == 32
+            && let Some([1, 1, 8, 10, a, b, c, d, e, f, g, h]) = bytes.get(20..32)
+        {
+            packet.flags |= packet_flags::TIMESTAMPS;
+            packet.tsval = u32::from_be_bytes([*a, *b, *c, *d]);
+            packet.tsecr = u32::from_be_bytes([*e, *f, *g, *h]);
+            return Some(());
+        }
         // Options that were cut off are missing; the rest is as good.
         let Ok(header) = TcpHeaderSlice::from_slice(bytes) else {
             return (packet.l4_len >= 20).then_some(());
@@ -201,16 +226,6 @@ impl<'a> Headers<'a> {
     }
 
     fn options(&mut self, bytes: &[u8]) {
-        // Nearly all segments: two NOPs and a timestamp.
-        if let [1, 1, 8, 10, rest @ ..] = bytes
-            && let Ok(stamps) = <&[u8; 8]>::try_from(rest)
-        {
-            let [a, b, c, d, e, f, g, h] = *stamps;
-            self.packet.flags |= packet_flags::TIMESTAMPS;
-            self.packet.tsval = u32::from_be_bytes([a, b, c, d]);
-            self.packet.tsecr = u32::from_be_bytes([e, f, g, h]);
-            return;
-        }
         for option in etherparse::TcpOptionsIterator::from_slice(bytes).flatten() {
             match option {
                 TcpOptionElement::Timestamp(value, echo) => {
@@ -238,27 +253,28 @@ impl<'a> Headers<'a> {
     fn udp(&mut self, transport: &Transport<'a>) -> Option<()> {
         let bytes = transport.bytes;
         let header = bytes.get(..8)?;
-        let packet = &mut self.packet;
+        let packet = &mut *self.packet;
         (packet.sport, packet.dport) = (half(header, 0)?, half(header, 2)?);
         packet.l4_len = 8;
         packet.payload_len = transport.length.checked_sub(8)?;
-        self.partial |= partial(transport, UDP, half(header, 6)?);
-        self.payload = &bytes[8..];
-        if let Some(counter) = wireguard(self.payload) {
+        self.rest.partial |= partial(transport, UDP, half(header, 6)?);
+        self.rest.payload = &bytes[8..];
+        if let Some(counter) = wireguard(self.rest.payload) {
             packet.flags |= packet_flags::WIREGUARD;
             packet.marker = counter as u32;
         }
+        packet.flags |= quic(self.rest.payload);
         Some(())
     }
 
     fn icmp(&mut self, transport: &Transport<'a>) -> Option<()> {
         let header = transport.bytes.get(..8)?;
-        let packet = &mut self.packet;
+        let packet = &mut *self.packet;
         packet.dport = half(header, 0)?;
         (packet.sport, packet.seq) = (half(header, 4)?, half(header, 6)?.into());
         packet.l4_len = 8;
         packet.payload_len = transport.length.checked_sub(8)?;
-        self.payload = &transport.bytes[8..];
+        self.rest.payload = &transport.bytes[8..];
         Some(())
     }
 }
@@ -269,6 +285,21 @@ pub(super) fn wireguard(payload: &[u8]) -> Option<u64> {
         .get(..16)
         .filter(|header| header.starts_with(&WIREGUARD_DATA))?;
     Some(u64::from_le_bytes(header[8..].try_into().ok()?))
+}
+
+/// Flags of a payload that begins as a QUIC packet: a short header, or a long one of version 1 or 2;
+/// the fixed bit may be anything (RFC 9287).
+fn quic(payload: &[u8]) -> u8 {
+    let Some(&[first, a, b, c, d]) = payload.first_chunk() else {
+        return 0;
+    };
+    let version = u32::from_be_bytes([a, b, c, d]);
+    let found = match first & 0x80 == 0 || matches!(version, 1 | 0x6b33_43cf) {
+        true if first & 1 == 0 => packet_flags::QUIC,
+        true => packet_flags::QUIC | packet_flags::QUIC_BIT,
+        false => 0,
+    };
+    found | packet_flags::UDP_READ
 }
 
 /// Whether a checksum is the pseudo header's only: where the device computes checksums, that is what the
@@ -286,7 +317,16 @@ fn partial(transport: &Transport<'_>, protocol: u8, checksum: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytemuck::Zeroable as _;
     use etherparse::PacketBuilder;
+
+    /// What the headers of a packet say.
+    struct Headers<'a> {
+        packet: event::Packet,
+        options: Options,
+        partial: bool,
+        payload: &'a [u8],
+    }
 
     fn read(network: &[u8], original: usize) -> Headers<'_> {
         let frame = Frame {
@@ -294,7 +334,15 @@ mod tests {
             network,
             ..Frame::default()
         };
-        headers(&frame, original as u32).expect("an IP packet")
+        let (mut packet, mut options) = (event::Packet::zeroed(), Options::default());
+        let rest = headers(&frame, original as u32, &mut packet, &mut options);
+        let Rest { partial, payload } = rest.expect("an IP packet");
+        Headers {
+            packet,
+            options,
+            partial,
+            payload,
+        }
     }
 
     fn segment(options: &[u8], payload: usize) -> Vec<u8> {
@@ -363,9 +411,11 @@ mod tests {
             )
             .expect("writes");
         let found = read(&bytes, bytes.len());
+        // The payload could begin a QUIC packet, too.
+        let quic = packet_flags::UDP_READ | packet_flags::QUIC;
         assert_eq!(
             (found.packet.marker, found.packet.flags),
-            (9, packet_flags::WIREGUARD)
+            (9, packet_flags::WIREGUARD | quic)
         );
         // A fragment header in front: first fragment, then a later one.
         let mut first = bytes[..40].to_vec();

@@ -10,6 +10,7 @@
 //! One pass in bounded memory over all files at once, in the order of time. docs/captures.md has the
 //! rules.
 
+mod beside;
 mod decapsulate;
 mod direction;
 mod duplicates;
@@ -37,8 +38,9 @@ use std::net::IpAddr;
 use vpnbench_common::catalog::{Kind, ProbeId, Tap};
 use vpnbench_common::event::packet_flags;
 
-use crate::trace::model::{Clock, End, Start, Symbols};
+use crate::trace::model::{Clock, End, Environment, Start};
 use crate::trace::{Code, Event, Problem, Summary};
+use beside::Beside;
 use direction::Near;
 use duplicates::Duplicates;
 pub use error::ImportError;
@@ -80,6 +82,9 @@ pub struct Import {
     hosts: Vec<Host>,
     places: Places,
     start: Start,
+    beside: Beside,
+    /// State of the hosts at the end.
+    environment: Environment,
     tcp: Tcp,
     packets: u64,
     last_ns: u64,
@@ -128,6 +133,8 @@ impl Import {
                 place: source.place,
             });
         }
+        let number = |host: &str| names.iter().position(|name| name == host);
+        let mut beside = Beside::read(&plan.beside, |host| number(host).map(places::netns))?;
         let mut places = Places::new(names);
         let mut first_ns = u64::MAX;
         for (number, input) in inputs.iter_mut().enumerate() {
@@ -145,7 +152,8 @@ impl Import {
         }
         let mut nears = survey(&mut inputs, &mut places, plan)?;
         let carriers = carriers(&inputs, &mut places, &mut nears);
-        let start = places.start(first_ns, &nears, &carriers);
+        let mut start = places.start(first_ns, &nears, &carriers);
+        let environment = beside.begin(&mut start);
         Ok(Import {
             inputs,
             hosts: nears
@@ -160,6 +168,8 @@ impl Import {
                 .collect(),
             places,
             start,
+            beside,
+            environment,
             tcp: Tcp::default(),
             packets: 0,
             last_ns: first_ns,
@@ -196,6 +206,8 @@ impl Import {
             events += 1;
             receive(event);
         };
+        self.beside
+            .samples(self.start.clock.monotonic_ns, &mut deliver);
         while let Some((number, time_ns)) = self.earliest()? {
             self.last_ns = self.last_ns.max(time_ns);
             self.item(number, &mut deliver);
@@ -280,8 +292,8 @@ impl Import {
             problems.extend(host.problems(name));
         }
         problems.extend(self.tcp_problems());
-        let mut end_environment = self.start.environment.clone();
-        end_environment.time_ns = self.last_ns;
+        problems.extend(self.beside.problems());
+        self.environment.time_ns = self.last_ns;
         let clock = Clock {
             monotonic_ns: self.last_ns,
             realtime_ns: self.last_ns,
@@ -291,12 +303,14 @@ impl Import {
             end: Some(End {
                 clock,
                 reason: crate::trace::model::CAPTURED.to_owned(),
-                environment: end_environment,
+                command_output: self.beside.output(self.last_ns),
+                environment: self.environment,
                 ..End::default()
             }),
+            sockets: self.beside.sockets(),
             changes: self.places.changes(self.last_ns),
             start: self.start,
-            symbols: Symbols::default(),
+            symbols: self.beside.symbols(),
             lost,
             events,
             bytes,

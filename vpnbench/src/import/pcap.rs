@@ -26,7 +26,7 @@ pub(super) struct Pcap {
 
 /// Fields of a record header.
 #[derive(Debug, Clone, Copy)]
-struct Fields {
+pub(super) struct Fields {
     seconds: u32,
     fraction: u32,
     captured: u32,
@@ -47,21 +47,24 @@ impl Pcap {
         Some((pcap, interface(&header), HEADER))
     }
 
-    /// Bytes to look at for a whole record, as far as its header tells.
+    /// The header of the record at the beginning of `bytes`, and the bytes to look at for all of it as far as that
+    /// tells.
     #[inline]
-    pub(super) fn needed(&self, bytes: &[u8]) -> usize {
-        let captured = self.fields(bytes).map_or(0, |fields| fields.captured);
-        self.record_header + captured.min(self.largest()) as usize
+    pub(super) fn needed(&self, bytes: &[u8]) -> (Option<Fields>, usize) {
+        let fields = self.fields(bytes);
+        let captured = fields.map_or(0, |fields| fields.captured);
+        let whole = self.record_header + captured.min(self.largest()) as usize;
+        (fields, whole)
     }
 
     /// The record at the beginning of `bytes`, which are all there is if they are fewer than
-    /// [`Pcap::needed`].
+    /// [`Pcap::needed`] says beside its header.
     #[inline]
-    pub(super) fn step(&mut self, bytes: &[u8]) -> Step {
+    pub(super) fn step(&mut self, fields: Option<Fields>, bytes: &[u8]) -> Step {
         if bytes.is_empty() {
             return Step::End;
         }
-        let Some(fields) = self.fields(bytes) else {
+        let Some(fields) = fields else {
             return Step::Cut;
         };
         if !self.plausible(&fields) {
@@ -133,10 +136,12 @@ impl Pcap {
     }
 
     /// Bytes of the largest packet that is plausible.
+    #[inline]
     fn largest(&self) -> u32 {
         PACKET_MAX.max(self.snap_length.min(1 << 20))
     }
 
+    #[inline]
     fn plausible(&self, fields: &Fields) -> bool {
         let fraction_max = if self.nanoseconds {
             1_000_000_000

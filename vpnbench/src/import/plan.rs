@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use vpnbench_common::catalog::Tap;
 
+pub use super::beside::File;
+
 /// Where a capture was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
@@ -42,6 +44,8 @@ pub struct Plan {
     pub local: Vec<(String, IpAddr)>,
     /// A filter in libpcap's language; only packets that match are read.
     pub filter: Option<String>,
+    /// What other tools said about the run.
+    pub beside: Vec<File>,
 }
 
 impl Source {
@@ -110,6 +114,20 @@ pub fn parse_local(text: &str) -> Result<(String, IpAddr), String> {
             "\"{address}\" is no address: expected ADDR or HOST=ADDR"
         )),
     }
+}
+
+/// `FILE` or `HOST=FILE`, what another tool said about the run.
+///
+/// # Errors
+///
+/// None; a file that cannot be used is found when it is read.
+pub fn parse_beside(text: &str) -> Result<File, String> {
+    let named = text.split_once('=').filter(|(host, _)| !host.contains('/'));
+    let (host, path) = named.unwrap_or((HOST, text));
+    Ok(File {
+        host: host.to_owned(),
+        path: path.into(),
+    })
 }
 
 #[cfg(test)]

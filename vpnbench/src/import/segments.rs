@@ -7,10 +7,10 @@
 //! the flow. WireGuard: each datagram in a unit begins with its own header and the next counter. Other
 //! UDP: the largest datagram of the flow that fits 1500 bytes.
 
-use rustc_hash::FxHashMap;
 use vpnbench_common::event::{self, packet_flags};
 
-use super::headers::{Headers, wireguard};
+use super::headers::wireguard;
+use crate::rows::Rows;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -24,12 +24,13 @@ const GSO_TCP4: u32 = 1;
 const GSO_TCP6: u32 = 1 << 4;
 const GSO_UDP: u32 = 1 << 17;
 
-/// Both ends of a flow, in either direction.
+/// Both ends of a flow, in either direction; addresses as numbers, which are compared and hashed quickly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
-    protocol: u8,
-    low: ([u8; 16], u16),
-    high: ([u8; 16], u16),
+    low: u128,
+    high: u128,
+    /// Protocol and ports of both.
+    ports: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +44,7 @@ struct Size {
 /// Segment sizes of flows.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
-    flows: FxHashMap<Key, Size>,
+    flows: Rows<Key, Size>,
     /// Units whose segment size was taken from other packets of the flow.
     pub(super) assumed: u64,
     /// Units larger than a packet whose segment size is not known: counted as one.
@@ -53,9 +54,10 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Sets the segmentation of a packet. `given` is the size that the capture itself states, or 0.
-    pub(super) fn of(&mut self, headers: &mut Headers<'_>, given: u16) {
-        let packet = &mut headers.packet;
+    /// Sets the segmentation of a packet. `mss` is what it announces or 0, `payload` what was kept of its
+    /// transport payload, `given` the size that the capture itself states, or 0.
+    #[inline]
+    pub(super) fn of(&mut self, packet: &mut event::Packet, mss: u16, payload: &[u8], given: u16) {
         let fragment = packet.frag & 0x3fff != 0;
         if !matches!(packet.ip_proto, TCP | UDP)
             || fragment
@@ -67,7 +69,7 @@ impl Segments {
         let announces = packet.ip_proto == TCP && packet.tcp_flags & SYN != 0;
         if given == 0 && packet.flags & packet_flags::WIREGUARD != 0 {
             // Short datagrams in one unit may fit an ordinary packet.
-            if let Some(size) = datagram(headers.payload) {
+            if let Some(size) = datagram(payload) {
                 return self.split(packet, size);
             }
         }
@@ -79,7 +81,6 @@ impl Segments {
             return;
         }
         if announces {
-            let mss = headers.options.mss.unwrap_or(0);
             if let Some(size) = self.size(packet).filter(|_| mss > 0) {
                 size.mss = if size.mss == 0 {
                     mss
@@ -144,17 +145,21 @@ impl Segments {
     }
 
     fn size(&mut self, packet: &event::Packet) -> Option<&mut Size> {
-        let source = (packet.saddr, packet.sport);
-        let destination = (packet.daddr, packet.dport);
-        let key = Key {
-            protocol: packet.ip_proto,
-            low: source.min(destination),
-            high: source.max(destination),
+        let source = (u128::from_ne_bytes(packet.saddr), packet.sport);
+        let destination = (u128::from_ne_bytes(packet.daddr), packet.dport);
+        let (low, high) = if source <= destination {
+            (source, destination)
+        } else {
+            (destination, source)
         };
-        if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&key) {
-            return None;
-        }
-        Some(self.flows.entry(key).or_default())
+        let ports = u64::from(low.1) << 16 | u64::from(high.1);
+        let key = Key {
+            low: low.0,
+            high: high.0,
+            ports: u64::from(packet.ip_proto) << 32 | ports,
+        };
+        let hint = u32::from(packet.sport) ^ u32::from(packet.dport);
+        self.flows.get_or_add(key, hint, FLOWS_MAX, Size::default)
     }
 }
 
@@ -175,11 +180,13 @@ fn datagram(payload: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::headers::Options;
     use super::*;
     use bytemuck::Zeroable;
 
-    fn unit(protocol: u8, payload_len: u32, payload: &[u8]) -> Headers<'_> {
+    /// A packet, the segment size that it announces, and its payload.
+    type Unit<'a> = (event::Packet, u16, &'a [u8]);
+
+    fn unit(protocol: u8, payload_len: u32, payload: &[u8]) -> Unit<'_> {
         let mut packet = event::Packet::zeroed();
         (packet.ip_version, packet.ip_proto) = (4, protocol);
         packet.l4_len = if protocol == TCP { 32 } else { 8 };
@@ -188,17 +195,13 @@ mod tests {
         if wireguard(payload).is_some() {
             packet.flags |= packet_flags::WIREGUARD;
         }
-        Headers {
-            packet,
-            options: Options::default(),
-            partial: false,
-            payload,
-        }
+        (packet, 0, payload)
     }
 
-    fn counted(segments: &mut Segments, mut headers: Headers<'_>, given: u16) -> (u16, u16) {
-        segments.of(&mut headers, given);
-        (headers.packet.gso_size, headers.packet.gso_segs)
+    fn counted(segments: &mut Segments, unit: Unit<'_>, given: u16) -> (u16, u16) {
+        let (mut packet, mss, payload) = unit;
+        segments.of(&mut packet, mss, payload, given);
+        (packet.gso_size, packet.gso_segs)
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
         assert_eq!(counted(&mut segments, unit(TCP, 4344, &[]), 0), (1448, 3));
         assert_eq!(segments.assumed, 1);
         let mut syn = unit(TCP, 0, &[]);
-        (syn.packet.tcp_flags, syn.options.mss) = (SYN, Some(1380));
+        (syn.0.tcp_flags, syn.1) = (SYN, 1380);
         assert_eq!(counted(&mut segments, syn, 0), (0, 0));
         assert_eq!(counted(&mut segments, unit(TCP, 4000, &[]), 0), (1368, 3));
         assert_eq!(counted(&mut segments, unit(TCP, 1448, &[]), 0), (0, 0));

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use rustc_hash::FxHasher;
 use vpnbench_common::event::{self, packet_flags};
 
-use super::decapsulate::{self, Encapsulation};
+use super::decapsulate::{self, Encapsulation, Inner};
 use super::error::ImportError;
 use super::file::CaptureFile;
 use super::filter::Filter;
@@ -41,6 +41,33 @@ pub(super) struct Item {
     pub(super) look: u32,
     /// Number of the packet that it carries as it is, among those that wait; 0 if it carries none.
     pub(super) carries: u64,
+}
+
+impl Default for Item {
+    #[inline]
+    fn default() -> Item {
+        Item {
+            time_ns: 0,
+            device: DeviceKey::default(),
+            packet: bytemuck::Zeroable::zeroed(),
+            options: Options::default(),
+            partial: false,
+            outgoing: None,
+            look: 0,
+            carries: 0,
+        }
+    }
+}
+
+impl Item {
+    /// As a new one, field by field: what is put together elsewhere first would be copied.
+    #[inline]
+    fn clear(&mut self) {
+        self.packet = bytemuck::Zeroable::zeroed();
+        self.options = Options::default();
+        (self.time_ns, self.carries) = (0, 0);
+        (self.partial, self.outgoing, self.look) = (false, None, 0);
+    }
 }
 
 /// What tells the devices of a file apart.
@@ -79,11 +106,17 @@ pub(super) struct Stream {
     file: CaptureFile,
     filter: Option<Filter>,
     segments: Segments,
-    waiting: VecDeque<Item>,
+    waiting: VecDeque<Box<Item>>,
+    /// Room of packets that were handed out, to be used again where it is: nothing is moved.
+    #[expect(
+        clippy::vec_box,
+        reason = "items wait in a queue of boxes and come back as they are"
+    )]
+    free: Vec<Box<Item>>,
     /// Whether the first of them was handed out.
     taken: bool,
     /// Packets inside of those that wait, with the numbers these have for them.
-    inner: VecDeque<(u64, Item)>,
+    inner: VecDeque<(u64, Box<Item>)>,
     counts: Counts,
     /// Added to times, for clocks that were set back.
     shift_ns: i64,
@@ -106,6 +139,7 @@ impl Stream {
             filter: filter.transpose()?,
             segments: Segments::default(),
             waiting: VecDeque::new(),
+            free: Vec::new(),
             taken: false,
             inner: VecDeque::new(),
             counts: Counts::default(),
@@ -126,7 +160,7 @@ impl Stream {
     }
 
     /// Packets that were read and not handed out.
-    pub(super) fn waiting(&self) -> &VecDeque<Item> {
+    pub(super) fn waiting(&self) -> &VecDeque<Box<Item>> {
         &self.waiting
     }
 
@@ -137,7 +171,7 @@ impl Stream {
     }
 
     /// Packets at the front, as many as asked for unless the file ends before.
-    pub(super) fn ahead(&mut self, packets: usize) -> Result<&VecDeque<Item>, ImportError> {
+    pub(super) fn ahead(&mut self, packets: usize) -> Result<&VecDeque<Box<Item>>, ImportError> {
         while self.waiting.len() < packets && !self.ended {
             self.read()?;
         }
@@ -147,7 +181,7 @@ impl Stream {
     /// When the next packet was seen.
     pub(super) fn next_ns(&mut self) -> Result<Option<u64>, ImportError> {
         if std::mem::take(&mut self.taken) {
-            self.waiting.pop_front();
+            self.free.extend(self.waiting.pop_front());
         }
         self.ahead(REORDER)?;
         Ok(self.waiting.front().map(|item| item.time_ns))
@@ -163,7 +197,7 @@ impl Stream {
 
     /// The packet that [`Stream::next_ns`] spoke of, where it stands: once, as that call moves on. Beside it the
     /// file, and what it carries.
-    pub(super) fn next(&mut self) -> Option<(&mut Item, Option<Item>, &CaptureFile)> {
+    pub(super) fn next(&mut self) -> Option<(&mut Item, Option<Box<Item>>, &CaptureFile)> {
         let item = self.waiting.front_mut()?;
         let mut carried = None;
         if item.carries != 0 {
@@ -198,114 +232,105 @@ impl Stream {
             counts.filtered += 1;
             return Ok(());
         }
-        if !link::is_known(captured.link) {
-            counts.unknown_link += 1;
-            self.unknown = Some(captured.link);
-            return Ok(());
-        }
         let Some(frame) = link::frame(captured.link, captured.data) else {
-            counts.unreadable += 1;
+            if link::is_known(captured.link) {
+                counts.unreadable += 1;
+            } else {
+                counts.unknown_link += 1;
+                self.unknown = Some(captured.link);
+            }
             return Ok(());
         };
-        let Some(mut found) = headers(&frame, captured.original) else {
+        // Its place is at the end, which it leaves again if it turns out to be no packet, or an earlier one.
+        let mut room = self.free.pop().unwrap_or_default();
+        room.clear();
+        self.waiting.push_back(room);
+        let Some(item) = self.waiting.back_mut() else {
+            return Ok(());
+        };
+        let original = captured.original;
+        let rest = headers(&frame, original, &mut item.packet, &mut item.options);
+        let Some(rest) = rest else {
             counts.not_ip += 1;
+            self.free.extend(self.waiting.pop_back());
             return Ok(());
         };
         let kept = captured.data.len() as u32;
-        if kept < captured.original {
+        if kept < original {
             counts.cut += 1;
             self.snap_length = captured.snap_length.max(kept);
         }
-        counts.unreadable += u64::from(found.packet.flags & packet_flags::TRUNCATED != 0);
-        let inside = decapsulate::inner(&found);
-        let inside = inside.and_then(|one| Some((one, headers(&one.frame, one.original)?)));
-        let mut carries = 0;
-        if let Some((inner, mut read)) = inside {
-            counts.carried += 1;
-            carries = counts.carried;
-            self.segments.of(&mut read, 0);
-            decapsulate::share_segments(&mut found.packet, &read.packet);
-            let device = DeviceKey {
-                interface: captured.interface,
-                ifindex: frame.ifindex,
-                bare: true,
-                loopback: false,
-                inside: Some(inner.encapsulation),
-            };
-            let item = Item {
-                time_ns: captured.time_ns,
-                device,
-                packet: read.packet,
-                options: read.options,
-                partial: read.partial,
-                outgoing: None,
-                look: 0,
-                carries: 0,
-            };
-            self.inner.push_back((carries, item));
+        counts.unreadable += u64::from(item.packet.flags & packet_flags::TRUNCATED != 0);
+        if let Some(inside) = decapsulate::inner(&item.packet, rest.payload) {
+            let inner = inner(&inside, captured.time_ns, &mut self.segments);
+            if let Some(mut inner) = inner {
+                counts.carried += 1;
+                item.carries = counts.carried;
+                (inner.device.interface, inner.device.ifindex) =
+                    (captured.interface, frame.ifindex);
+                decapsulate::share_segments(&mut item.packet, &inner.packet);
+                self.inner.push_back((item.carries, Box::new(inner)));
+            }
         }
-        if found.packet.gso_segs <= 1 {
-            self.segments.of(&mut found, frame.segment);
+        if item.packet.gso_segs <= 1 {
+            let mss = item.options.mss.unwrap_or(0);
+            self.segments
+                .of(&mut item.packet, mss, rest.payload, frame.segment);
         }
-        let device = device(captured.link, captured.interface, &frame);
-        let offset = captured.offset;
-        let outgoing = captured.outgoing.or(frame.outgoing);
-        let item = Item {
-            time_ns: captured.time_ns,
-            device,
-            options: found.options,
-            partial: found.partial,
-            packet: found.packet,
-            outgoing,
-            look: frame.hardware.map_or(0, |_| look(found.payload)),
-            carries,
-        };
-        self.insert(item, offset);
+        item.device = device(captured.link, captured.interface, &frame);
+        item.partial = rest.partial;
+        item.outgoing = captured.outgoing.or(frame.outgoing);
+        item.look = frame.hardware.map_or(0, |_| look(rest.payload));
+        let (time_ns, offset) = (captured.time_ns, captured.offset);
+        self.settle(time_ns, offset);
         Ok(())
     }
 
-    /// Puts a packet where it belongs in time.
-    fn insert(&mut self, mut item: Item, offset: u64) {
-        item.time_ns = item.time_ns.saturating_add_signed(self.shift_ns);
-        self.settle(&mut item, offset);
-        self.newest_ns = self.newest_ns.max(item.time_ns);
-        item.packet.header.time_ns = item.time_ns;
-        let mut place = self.waiting.len();
-        while place > 0 && self.waiting[place - 1].time_ns > item.time_ns {
+    /// Gives the last packet its time, and puts it where that belongs.
+    #[inline]
+    fn settle(&mut self, time_ns: u64, offset: u64) {
+        let time_ns = time_ns.saturating_add_signed(self.shift_ns);
+        let time_ns = self.step(time_ns, offset);
+        self.newest_ns = self.newest_ns.max(time_ns);
+        let last = self.waiting.len() - 1;
+        let item = &mut self.waiting[last];
+        (item.time_ns, item.packet.header.time_ns) = (time_ns, time_ns);
+        let mut place = last;
+        while place > 0 && self.waiting[place - 1].time_ns > time_ns {
             place -= 1;
         }
-        if place == self.waiting.len() {
-            self.waiting.push_back(item);
-        } else {
+        if place < last
+            && let Some(item) = self.waiting.pop_back()
+        {
             self.waiting.insert(place, item);
         }
     }
 
     /// Takes steps of the clock out. A single time that is far off is damage; where several packets in a row
     /// agree, the clock was set.
-    fn settle(&mut self, item: &mut Item, offset: u64) {
+    #[inline]
+    fn step(&mut self, time_ns: u64, offset: u64) -> u64 {
         let newest = self.newest_ns;
-        let ahead = item.time_ns.saturating_sub(newest);
-        let behind = newest.saturating_sub(item.time_ns);
+        let ahead = time_ns.saturating_sub(newest);
+        let behind = newest.saturating_sub(time_ns);
         if newest == 0 || (ahead < LEAP_NS && behind < STEP_NS) {
             self.odd = 0;
-            return;
+            return time_ns;
         }
         self.odd += 1;
         self.counts.odd += 1;
         if self.odd < STEPS_AGREE {
-            item.time_ns = newest;
-            return;
+            return newest;
         }
         self.counts.odd -= u64::from(STEPS_AGREE);
         self.odd = 0;
-        let back = i128::from(newest) - i128::from(item.time_ns);
+        let back = i128::from(newest) - i128::from(time_ns);
         let back = i64::try_from(back).unwrap_or(i64::MAX);
         self.counts.steps += 1;
         self.counts.stepped_ns = self.counts.stepped_ns.saturating_add(back);
         self.first_step.get_or_insert(offset);
         self.shift_ns = self.shift_ns.saturating_add(back);
-        item.time_ns = newest;
+        newest
     }
 
     /// Bytes of the unpacked file.
@@ -462,6 +487,29 @@ impl Stream {
         );
         list
     }
+}
+
+/// The packet that another one carries; its device is still to be told.
+fn inner(inside: &Inner<'_>, time_ns: u64, segments: &mut Segments) -> Option<Item> {
+    let mut item = Item {
+        time_ns,
+        ..Item::default()
+    };
+    let rest = headers(
+        &inside.frame,
+        inside.original,
+        &mut item.packet,
+        &mut item.options,
+    )?;
+    let mss = item.options.mss.unwrap_or(0);
+    segments.of(&mut item.packet, mss, rest.payload, 0);
+    item.partial = rest.partial;
+    item.device = DeviceKey {
+        bare: true,
+        inside: Some(inside.encapsulation),
+        ..DeviceKey::default()
+    };
+    Some(item)
 }
 
 /// Hash of the beginning of a payload.

@@ -39,7 +39,7 @@ pub(super) fn survey(
         }
         for item in input.stream.ahead(SURVEY)? {
             let outgoing = exact.or(item.outgoing);
-            evidence[input.host].packet(&Item { outgoing, ..*item });
+            evidence[input.host].packet(&Item { outgoing, ..**item });
         }
     }
     crossed(inputs, places, &mut evidence);

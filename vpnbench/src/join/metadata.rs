@@ -7,7 +7,7 @@ use super::tag::Tag;
 use crate::trace::Summary;
 use crate::trace::model::{
     Change, CommandOutput, Daemon, DeviceRef, End, Environment, Namespace, OuterSocket, ProbeCount,
-    Start, Symbols, Tunnel, UnrecordedCount, WatchedDevice,
+    Start, StatisticsWindows, Symbols, Tunnel, UnrecordedCount, WatchedDevice,
 };
 
 /// Namespaces that a recording names.
@@ -122,6 +122,9 @@ impl Marked<'_> {
                 .collect(),
         });
         summary.changes = changes.collect();
+        for socket in &mut summary.sockets {
+            socket.netns = self.tag.netns(socket.netns);
+        }
         let symbols = std::mem::take(&mut summary.symbols);
         summary.symbols = Symbols {
             kernel: symbols
@@ -238,6 +241,7 @@ pub(super) fn summaries(start: Start, all: Vec<Summary>) -> Summary {
     for summary in all {
         ends.extend(summary.end);
         joined.changes.extend(summary.changes);
+        joined.sockets.extend(summary.sockets);
         joined.symbols.kernel.extend(summary.symbols.kernel);
         joined.symbols.user.extend(summary.symbols.user);
         joined.symbols.build_ids.extend(summary.symbols.build_ids);
@@ -284,6 +288,7 @@ fn ends(all: Vec<End>) -> Option<End> {
         joined.tool_cpu_s += next.tool_cpu_s;
         let both = joined.bpf_statistics.zip(next.bpf_statistics);
         joined.bpf_statistics = both.map(|(a, b)| a && b);
+        joined.bpf_windows = windows(joined.bpf_windows, next.bpf_windows);
         joined.softirq_s.extend(next.softirq_s);
         add(&mut joined.environment, next.environment);
     }
@@ -296,6 +301,21 @@ fn together(one: &mut ProbeCount, other: &ProbeCount) {
     let sum = time(one).zip(time(other)).map(|(a, b)| a + b);
     one.runs = one.runs.zip(other.runs).map(|(a, b)| a + b);
     one.ns_per_run = sum.zip(one.runs).map(|(ns, runs)| ns / runs.max(1) as f64);
+}
+
+/// The windows of two recordings; the statistics of one without any were on all the time.
+fn windows(
+    one: Option<StatisticsWindows>,
+    other: Option<StatisticsWindows>,
+) -> Option<StatisticsWindows> {
+    let (Some(a), Some(b)) = (one, other) else {
+        return one.or(other);
+    };
+    Some(StatisticsWindows {
+        count: a.count.min(b.count),
+        share: a.share.min(b.share),
+        variance_s2: a.variance_s2.zip(b.variance_s2).map(|(a, b)| a + b),
+    })
 }
 
 /// The wall clock of a recording as that of the first: what must do where no packets tell.

@@ -2,12 +2,13 @@
 //! catalog, with the reason wherever one does not attach.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::os::fd::{AsFd, AsRawFd};
 
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{Program, ProgramError};
-use aya::sys::{Stats, enable_stats};
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use vpnbench_common::catalog::{Attach, Group, PROBES, Probe, ProbeId};
@@ -173,6 +174,7 @@ fn settings(
         retransmit_params: count("tcp_retransmit_skb"),
         io_uring_params: count("io_uring_complete"),
         device_seed: options.device_seed,
+        futex_call: libc::SYS_futex as u32,
     })
 }
 
@@ -208,8 +210,6 @@ pub struct Attached {
     unrecorded: PerCpuArray<MapData, Unrecorded>,
     softirq: PerCpuArray<MapData, u64>,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// Has the kernel take the time of each run, for as long as it is open.
-    statistics: Option<OwnedFd>,
 }
 
 impl Loaded {
@@ -277,8 +277,6 @@ impl Loaded {
             messages: EbpfLogger::init(&mut self.ebpf).ok(),
             ebpf: self.ebpf,
             statuses,
-            // Needs CAP_SYS_ADMIN; without it what the programs cost is estimated.
-            statistics: enable_stats(Stats::RunTime).ok(),
         })
     }
 
@@ -400,12 +398,6 @@ pub struct ProgramStats {
 }
 
 impl Attached {
-    /// Whether the kernel takes the time of each run.
-    #[must_use]
-    pub fn takes_time(&self) -> bool {
-        self.statistics.is_some()
-    }
-
     /// Shows what the programs had to say (a full table), through the ordinary log.
     pub fn show_messages(&mut self) {
         if let Some(messages) = &mut self.messages {
@@ -430,16 +422,11 @@ impl Attached {
         lost
     }
 
-    /// Kernel statistics per probe number, from `/proc/self/fdinfo`.
+    /// Where the kernel counts what each program did.
     #[must_use]
-    pub fn stats(&self) -> BTreeMap<u8, ProgramStats> {
-        let mut stats = BTreeMap::new();
-        for row in PROBES {
-            if let Some(found) = self.ebpf.program(row.name).and_then(program_stats) {
-                stats.insert(row.id as u8, found);
-            }
-        }
-        stats
+    pub fn counters(&self) -> Vec<Counters> {
+        let row = |row: &Probe| Counters::open(row.id as u8, self.ebpf.program(row.name)?);
+        PROBES.iter().filter_map(row).collect()
     }
 
     /// Packets that passed a tap and were not recorded, by device index and tap number.
@@ -480,25 +467,43 @@ impl Attached {
     }
 }
 
-fn program_stats(program: &Program) -> Option<ProgramStats> {
-    let fd = program.fd().ok()?.as_fd().as_raw_fd();
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    let value = |key: &str| {
-        text.lines()
-            .find_map(|line| {
-                line.strip_prefix(key)?
-                    .strip_prefix(':')?
-                    .trim()
-                    .parse()
-                    .ok()
+/// The kernel's counters of one program: `/proc/self/fdinfo` of its descriptor.
+#[derive(Debug)]
+pub struct Counters {
+    /// Probe number.
+    pub probe: u8,
+    file: File,
+    text: String,
+}
+
+impl Counters {
+    fn open(probe: u8, program: &Program) -> Option<Counters> {
+        let fd = program.fd().ok()?.as_fd().as_raw_fd();
+        Some(Counters {
+            probe,
+            file: File::open(format!("/proc/self/fdinfo/{fd}")).ok()?,
+            text: String::new(),
+        })
+    }
+
+    /// What has been counted so far; None if the program is not loaded any more.
+    pub fn read(&mut self) -> Option<ProgramStats> {
+        self.text.clear();
+        self.file.rewind().ok()?;
+        self.file.read_to_string(&mut self.text).ok()?;
+        let value = |key: &str| {
+            self.text.lines().find_map(|line| {
+                let rest = line.strip_prefix(key)?.strip_prefix(':')?;
+                rest.trim().parse().ok()
             })
-            .unwrap_or(0)
-    };
-    Some(ProgramStats {
-        runs: value("run_cnt"),
-        ns: value("run_time_ns"),
-        misses: value("recursion_misses"),
-    })
+        };
+        Some(ProgramStats {
+            runs: value("run_cnt")?,
+            ns: value("run_time_ns")?,
+            // Since Linux 5.12.
+            misses: value("recursion_misses").unwrap_or(0),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,10 @@ pub const KEPT_BY_DISCOVERY: &[Capability] = &[
 /// `CAP_NET_ADMIN`. Everything else it reads is open to all.
 pub const KEPT_IN_NAMESPACE: &[Capability] = &[Capability::CAP_NET_ADMIN];
 
+/// What the thread keeps that takes the time of the programs in the kernel: `BPF_ENABLE_STATS` asks for
+/// `CAP_SYS_ADMIN` each time. It reads the programs' counters and nothing else.
+pub const KEPT_BY_STATISTICS: &[Capability] = &[Capability::CAP_SYS_ADMIN];
+
 /// Why a namespace cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {

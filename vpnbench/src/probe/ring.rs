@@ -137,6 +137,17 @@ impl Ring {
         self.released = self.next;
     }
 
+    /// A number that changes whenever a record of this ring found no room.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        // SAFETY: inside the mapping of `rings` elements and aligned.
+        let refused = unsafe {
+            let control = self.shared.control.as_mut_ptr().cast::<Control>();
+            AtomicU64::from_ptr(&raw mut (*control.add(self.index as usize)).refused)
+        };
+        refused.load(Ordering::Acquire)
+    }
+
     /// The memory at a position.
     fn place(&self, position: u64) -> *mut u8 {
         let log2 = self.shared.layout.blocks_log2;

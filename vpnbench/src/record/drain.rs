@@ -81,15 +81,23 @@ pub(super) struct Drained<W: Write> {
     pub(super) error: Option<TraceError>,
 }
 
+/// Losses up to the last round.
+#[derive(Debug, Default)]
+struct Losses {
+    /// What each ring said of refused records.
+    refused: Vec<u64>,
+    by_probe: BTreeMap<u8, u64>,
+}
+
 impl<W: Write> Drain<W> {
     /// Runs until [`Signals::finish`] or a write error.
     pub(super) fn run(mut self) -> Drained<W> {
-        let mut lost_before = BTreeMap::new();
+        let mut losses = Losses::default();
         let mut watermark = 0;
         let mut error = None;
         loop {
             let stopping = self.signals.finish.load(Ordering::Acquire);
-            let round = self.round(&mut lost_before, &mut watermark);
+            let round = self.round(&mut losses, &mut watermark);
             self.publish();
             match round {
                 Ok(count) if stopping && count == 0 => break,
@@ -120,11 +128,7 @@ impl<W: Write> Drain<W> {
 
     /// One epoch: drains every ring once. Returns the records taken.
     /// `watermark` is the time before which everything has been taken.
-    fn round(
-        &mut self,
-        lost_before: &mut BTreeMap<u8, u64>,
-        watermark: &mut u64,
-    ) -> Result<usize, TraceError> {
+    fn round(&mut self, losses: &mut Losses, watermark: &mut u64) -> Result<usize, TraceError> {
         let begun = monotonic_ns();
         let mut count = 0;
         let mut emptied = true;
@@ -138,13 +142,7 @@ impl<W: Write> Drain<W> {
             *watermark = begun;
         }
         self.attached.show_messages();
-        let lost_now = self.attached.lost();
-        let fresh: Vec<(u8, u64)> = lost_now
-            .iter()
-            .map(|(probe, total)| (*probe, total - lost_before.get(probe).copied().unwrap_or(0)))
-            .filter(|(_, lost)| *lost > 0)
-            .collect();
-        *lost_before = lost_now;
+        let fresh = self.lost_since(losses);
         self.writer.end_epoch(*watermark, &fresh)?;
         while let Ok(change) = self.changes.try_recv() {
             self.writer.change(&change)?;
@@ -153,6 +151,27 @@ impl<W: Write> Drain<W> {
             self.writer.symbols(&symbols)?;
         }
         Ok(count)
+    }
+
+    /// Events of each probe that found no room since the last round. To read all counters takes a system
+    /// call for each probe: only if a ring says that there is something new.
+    fn lost_since(&self, losses: &mut Losses) -> Vec<(u8, u64)> {
+        let refused: Vec<u64> = self.rings.iter().map(Ring::refused).collect();
+        if refused == losses.refused {
+            return Vec::new();
+        }
+        let now = self.attached.lost();
+        let before = |probe| losses.by_probe.get(probe).copied().unwrap_or(0);
+        let fresh = now
+            .iter()
+            .map(|(probe, total)| (*probe, total - before(probe)))
+            .filter(|(_, lost)| *lost > 0)
+            .collect();
+        *losses = Losses {
+            refused,
+            by_probe: now,
+        };
+        fresh
     }
 
     fn drain_ring(&mut self, index: usize) -> Result<usize, TraceError> {

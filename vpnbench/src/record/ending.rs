@@ -11,10 +11,11 @@ use super::drain::{Drained, Signals};
 use super::environment;
 use super::session::{Outcome, Reason, RecordError, roles};
 use super::silence;
+use super::statistics::{Sampled, Statistics};
 use crate::probe::discover::Plan;
 use crate::probe::filter::Filter;
 use crate::trace::model::{CommandOutput, CommandStatus, End, ProbeCount, UnrecordedCount};
-use crate::trace::{Totals, TraceError, TraceFile};
+use crate::trace::{TraceError, TraceFile};
 
 /// How long the last events may take to be written before the user hears why nothing happens.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,6 +27,7 @@ pub(super) struct Ending {
     pub(super) cpu_before_s: f64,
     pub(super) draining: JoinHandle<Drained<TraceFile>>,
     pub(super) following: JoinHandle<(Filter, Plan)>,
+    pub(super) statistics: Statistics,
     pub(super) reason: Reason,
     pub(super) command: Option<CommandStatus>,
     /// What the command wrote.
@@ -42,6 +44,7 @@ impl Ending {
         let readings = environment::link_counters(&plan.netns);
         // Watching ends before the counters are read, as it began after.
         filter.close();
+        let sampled = self.statistics.finish();
         let mut environment = environment::snapshot(&plan.netns, &roles(&plan));
         environment::note_unsettled(&mut environment, &readings);
         let clock = environment::clock();
@@ -53,10 +56,11 @@ impl Ending {
             reason: self.reason.name().to_owned(),
             command_status: self.command.clone(),
             command_output: self.output.clone(),
-            counts: counts(&drained, drained.writer.totals()),
+            counts: counts(&drained, sampled.as_ref()),
             unrecorded: unrecorded(&drained, &filter),
             tool_cpu_s: process_cpu_s() - self.cpu_before_s,
-            bpf_statistics: Some(drained.attached.takes_time()),
+            bpf_statistics: Some(sampled.is_some()),
+            bpf_windows: sampled.map(|sampled| sampled.windows),
             softirq_s: drained.attached.softirq_s(),
             environment,
         };
@@ -114,24 +118,28 @@ fn join<T>(thread: JoinHandle<T>) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Events of each probe.
-fn counts(drained: &Drained<TraceFile>, totals: &Totals) -> Vec<ProbeCount> {
-    let stats = drained.attached.stats();
-    let attached = drained
-        .attached
-        .statuses
-        .iter()
-        .filter(|status| status.attached);
+/// Events of each probe, and what its program took.
+fn counts(drained: &Drained<TraceFile>, sampled: Option<&Sampled>) -> Vec<ProbeCount> {
+    let totals = drained.writer.totals();
+    let mut counters = drained.attached.counters();
+    let statuses = drained.attached.statuses.iter();
+    let attached = statuses.filter(|status| status.attached);
     attached
         .map(|status| {
-            let stats = stats.get(&status.id).copied().unwrap_or_default();
+            let id = status.id;
+            let mut counters = counters.iter_mut();
+            let now = counters
+                .find(|one| one.probe == id)
+                .and_then(|one| one.read());
+            let stats = sampled.and_then(|sampled| sampled.programs.get(&id));
+            let stats = stats.filter(|stats| stats.ns > 0);
             ProbeCount {
-                id: status.id,
-                events: totals.events_by_probe[usize::from(status.id)],
-                lost: totals.lost_by_probe[usize::from(status.id)],
-                skipped: stats.misses,
-                ns_per_run: (stats.ns > 0).then(|| stats.ns as f64 / stats.runs.max(1) as f64),
-                runs: (stats.ns > 0).then_some(stats.runs),
+                id,
+                events: totals.events_by_probe[usize::from(id)],
+                lost: totals.lost_by_probe[usize::from(id)],
+                skipped: now.map_or(0, |now| now.misses),
+                ns_per_run: stats.map(|stats| stats.ns as f64 / stats.runs.max(1) as f64),
+                runs: stats.map(|stats| stats.runs),
             }
         })
         .collect()

@@ -14,6 +14,7 @@ mod observer;
 mod progress;
 pub mod session;
 mod silence;
+mod statistics;
 mod tee;
 mod user_code;
 

@@ -27,13 +27,14 @@ use super::kallsyms::Kallsyms;
 use super::observer::Observer;
 use super::progress::Progress;
 use super::silence;
+use super::statistics::Statistics;
 use super::tee::Onward;
 use super::user_code::UserCode;
 use crate::probe::attach::{self, AttachError, Options};
 use crate::probe::discover::{self, Plan, Selector};
 use crate::probe::filter::{Filter, choose_seed};
 use crate::probe::netns::{KEPT_BY_DISCOVERY, keep_only};
-use crate::trace::model::{Clock, CommandOutput, CommandStatus, Environment, Start};
+use crate::trace::model::{CommandOutput, CommandStatus, Environment, Start};
 use crate::trace::{Existing, Totals, TraceError, TraceFile, Writer};
 
 /// What to record and where.
@@ -297,7 +298,7 @@ impl Recording {
             ..Start::default()
         };
         let mut start = Start {
-            started_at: utc(&start.clock),
+            started_at: environment::utc(&start.clock),
             ..start
         };
         open_filter(&mut filter, &plan)?;
@@ -358,6 +359,7 @@ impl Recording {
                 }
             })?
         };
+        let statistics = Statistics::start(&self.drain.attached).map_err(system(THREAD))?;
         // It stays with this thread and what it starts from here on: capabilities are per thread.
         let netns = self.plan.netns.clone();
         drop_privileges(&netns, say);
@@ -389,6 +391,7 @@ impl Recording {
             signals: self.signals.clone(),
             draining,
             following,
+            statistics,
             reason,
             command,
             output,
@@ -397,6 +400,8 @@ impl Recording {
     }
 }
 
+const THREAD: &str = "cannot start a thread";
+
 fn spawn<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
@@ -404,19 +409,7 @@ fn spawn<T: Send + 'static>(
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(body)
-        .map_err(system("cannot start a thread"))
-}
-
-/// RFC 3339 UTC of a clock reading.
-fn utc(clock: &Clock) -> String {
-    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(clock.realtime_ns))
-        .ok()
-        .and_then(|moment| {
-            moment
-                .format(&time::format_description::well_known::Rfc3339)
-                .ok()
-        })
-        .unwrap_or_default()
+        .map_err(system(THREAD))
 }
 
 fn open_filter(filter: &mut Filter, plan: &Plan) -> Result<(), RecordError> {

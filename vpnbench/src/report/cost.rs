@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use vpnbench_common::catalog::{Group, probe_row};
 
 use super::model::KernelCost;
+use crate::analysis::statistics::{self, Interval};
 use crate::analysis::{Context, Outputs};
-use crate::trace::model::CAPTURED;
+use crate::trace::model::{CAPTURED, StatisticsWindows};
 
 /// ns of kernel time per stored event by BPF statistics on one machine; docs/threads.md says which and how.
 const NS_PER_EVENT: [(Group, f64); 7] = [
@@ -39,11 +40,25 @@ pub(super) fn kernel(context: &Context<'_>, outputs: &Outputs) -> Option<KernelC
     let cpu_s: f64 = by_group.values().sum();
     let watched: f64 = outputs.threads.threads.iter().map(|one| one.cpu_s).sum();
     let method = if measured { "measured" } else { "estimated" };
+    let windows = end.bpf_windows.filter(|_| measured);
+    let sampled_share = windows.map_or(1.0, |windows| windows.share);
     Some(KernelCost {
         method: method.to_owned(),
+        sampled_share: measured.then_some(sampled_share),
         cpu_s,
+        interval_s: windows.and_then(|windows| interval(cpu_s, windows)),
         by_group,
         share_of_workload: (watched > 0.0).then(|| (cpu_s + end.tool_cpu_s) / watched),
+    })
+}
+
+/// Student's t with one degree of freedom less than there are windows; no cost is below 0.
+fn interval(cpu_s: f64, windows: StatisticsWindows) -> Option<Interval> {
+    let t = statistics::quantile(windows.count.checked_sub(1)? as f64)?;
+    let half = t * windows.variance_s2?.sqrt();
+    Some(Interval {
+        low: (cpu_s - half).max(0.0),
+        high: cpu_s + half,
     })
 }
 
@@ -60,8 +75,18 @@ mod tests {
     use vpnbench_common::catalog::ProbeId;
 
     fn cost(counts: Vec<ProbeCount>, on: Option<bool>, reason: &str) -> Option<KernelCost> {
+        sampled(counts, on, reason, None)
+    }
+
+    fn sampled(
+        counts: Vec<ProbeCount>,
+        on: Option<bool>,
+        reason: &str,
+        bpf_windows: Option<StatisticsWindows>,
+    ) -> Option<KernelCost> {
         let end = End {
             bpf_statistics: on,
+            bpf_windows,
             counts,
             tool_cpu_s: 0.25,
             reason: reason.to_owned(),
@@ -110,7 +135,33 @@ mod tests {
         let estimated = cost(events(), Some(false), "command").expect("a cost");
         assert_eq!(estimated.method, "estimated");
         assert!(estimated.cpu_s > 0.0, "{estimated:?}");
+        assert_eq!(estimated.sampled_share, None);
         assert_eq!(cost(events(), None, "command"), None, "an older trace");
         assert_eq!(cost(Vec::new(), Some(false), CAPTURED), None);
+    }
+
+    #[test]
+    fn windows_give_the_share_and_the_interval() {
+        let counts = || vec![count(ProbeId::SchedSwitch, Some(100.0), Some(2_000_000))];
+        let always = cost(counts(), Some(true), "command").expect("a cost");
+        assert_eq!((always.sampled_share, always.interval_s), (Some(1.0), None));
+        let windows = StatisticsWindows {
+            count: 2,
+            share: 0.1,
+            variance_s2: Some(1e-6),
+        };
+        let some = sampled(counts(), Some(true), "command", Some(windows)).expect("a cost");
+        // t(1) = 12.706; the runs are those of the whole recording already.
+        let interval = some.interval_s.expect("two windows");
+        assert!((some.cpu_s - 0.2).abs() < 1e-9, "{some:?}");
+        assert!((interval.high - 0.212_706).abs() < 1e-5, "{some:?}");
+        assert_eq!(some.sampled_share, Some(0.1));
+        let one = StatisticsWindows {
+            count: 1,
+            variance_s2: None,
+            ..windows
+        };
+        let one = sampled(counts(), Some(true), "command", Some(one)).expect("a cost");
+        assert_eq!(one.interval_s, None);
     }
 }

@@ -202,8 +202,15 @@ pub struct KernelCost {
     /// `measured`: by BPF statistics (run time of all runs, those about nothing that is watched included);
     /// `estimated`: stored events x ns per event as measured on one machine (docs/threads.md), a lower bound.
     pub method: String,
+    /// Share of the recording in which statistics were on, in windows spread over it; the figures are scaled
+    /// to all of it. 1 in traces of older versions; null if estimated.
+    #[serde(default)]
+    pub sampled_share: Option<f64>,
     /// Seconds.
     pub cpu_s: f64,
+    /// 95 % interval of `cpu_s` from the spread of the windows; null if it was not sampled, or has too few.
+    #[serde(default)]
+    pub interval_s: Option<crate::analysis::statistics::Interval>,
     /// Seconds by group of probes (`--probes`).
     pub by_group: BTreeMap<String, f64>,
     /// (`cpu_s` + `tool_cpu_s`) / CPU seconds of all watched threads; null without any.

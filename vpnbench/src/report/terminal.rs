@@ -382,8 +382,12 @@ fn capture(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<(
         let share = cost.share_of_workload.map_or(String::new(), |share| {
             format!(", both {} of the workload's CPU time", percent(share))
         });
+        let sampled = cost.sampled_share.filter(|share| *share < 1.0);
+        let sampled = sampled.map_or(String::new(), |share| {
+            format!(" in {} of the time", percent(share))
+        });
         parts.push(format!(
-            "its programs in the kernel {} ({}){share}",
+            "its programs in the kernel {} ({}{sampled}){share}",
             percent(cost.cpu_s / run),
             cost.method
         ));

@@ -105,13 +105,27 @@ pub struct End {
     pub unrecorded: Vec<UnrecordedCount>,
     /// CPU seconds of the recorder itself.
     pub tool_cpu_s: f64,
-    /// Whether BPF statistics were on; None in traces of older versions.
+    /// Whether BPF statistics were on, if only for a part of the time; None in traces of older versions.
     #[serde(default)]
     pub bpf_statistics: Option<bool>,
+    /// For which part of the time they were; None if all the time, as in older versions, or not at all.
+    #[serde(default)]
+    pub bpf_windows: Option<StatisticsWindows>,
     /// Softirq seconds per CPU and vector over the run.
     pub softirq_s: Vec<Vec<f64>>,
     /// State of the machine at the end.
     pub environment: Environment,
+}
+
+/// Windows in which BPF statistics were on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StatisticsWindows {
+    /// How many; of joined recordings the fewest.
+    pub count: u64,
+    /// Their share of the recording; of joined ones the smallest.
+    pub share: f64,
+    /// Variance of the estimate of what all programs took in the whole recording, s^2; None with one window.
+    pub variance_s2: Option<f64>,
 }
 
 /// How a command ended.
@@ -171,7 +185,8 @@ pub struct ProbeCount {
     pub skipped: u64,
     /// Mean kernel time per run of the program in ns, if BPF statistics were on.
     pub ns_per_run: Option<f64>,
-    /// Times the program ran, if BPF statistics were on; None in traces of older versions.
+    /// Times the program ran, if BPF statistics were on: counted in [`End::bpf_windows`] and scaled to the
+    /// recording. None in traces of older versions.
     #[serde(default)]
     pub runs: Option<u64>,
 }
@@ -497,6 +512,25 @@ pub struct Thread {
     pub run_delay_ns: u64,
     /// Times run.
     pub pcount: u64,
+}
+
+/// What `ss -ti` said of a socket, given beside a capture. Not a part of traces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SocketSample {
+    /// Namespace of the host it was taken on.
+    pub netns: u32,
+    /// Address and port of this end.
+    pub local: String,
+    /// Address and port of the other end.
+    pub remote: String,
+    /// Congestion window in segments.
+    pub cwnd: u32,
+    /// Time with unacknowledged data, ms; None if it is not printed: there was none.
+    pub busy_ms: Option<u64>,
+    /// Of it, held back by the receive window.
+    pub rwnd_limited_ms: Option<u64>,
+    /// Of it, held back by the send buffer.
+    pub sndbuf_limited_ms: Option<u64>,
 }
 
 /// Symbols of code addresses that occur in records (`tun_do_read+0x1f2`).

@@ -10,7 +10,7 @@ use super::event::Event;
 use super::format::{BlockHeader, flag, frame_type};
 use super::frames::{Frame, Frames};
 use super::merge::Merge;
-use super::model::{Change, End, Start, Symbols};
+use super::model::{Change, End, SocketSample, Start, Symbols};
 use super::problem::{Code, Problem, Problems};
 use super::varint;
 
@@ -28,6 +28,8 @@ pub struct Summary {
     pub changes: Vec<Change>,
     /// All symbols.
     pub symbols: Symbols,
+    /// What `ss -ti` said of sockets, given beside captures.
+    pub sockets: Vec<SocketSample>,
     /// Events that the recorder could not store, by probe number.
     pub lost: BTreeMap<u8, u64>,
     /// Intact blocks.

@@ -53,6 +53,8 @@ pub struct Timing {
     pub command_started_ns: Option<u64>,
     /// (arrival ns - end of the interval) of the earliest line, and the spread over all.
     pub arrival: Option<(u64, f64)>,
+    /// The packets come from captures of devices.
+    pub captured: bool,
 }
 
 /// Adds the anchor and the packets' figures; returns what disagrees or cannot be compared.
@@ -63,7 +65,10 @@ pub fn correlate(
     timing: Timing,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let picked = Picked::find(result, flows);
+    let picked = match timing.captured {
+        true => Picked::in_captures(result, flows),
+        false => Picked::find(result, flows),
+    };
     let anchor = anchor(result, &picked, timing);
     let Some((start_ns, basis, uncertainty_s)) = anchor else {
         return problems;
@@ -140,6 +145,37 @@ impl<'a> Picked<'a> {
             }
         }
         picked
+    }
+
+    /// Of captured devices the one that is nearest to the client's TCP: the tunnel's, else the only one.
+    fn in_captures(result: &Benchmark, flows: &'a [(FlowKey, Flow)]) -> Picked<'a> {
+        let at = |taps: [Tap; 2], backward: bool| {
+            let of = |tap: Tap| {
+                let own = flows.iter().filter(|(key, _)| {
+                    let ports = match backward {
+                        false => (key.sport, key.dport),
+                        true => (key.dport, key.sport),
+                    };
+                    let mut connections = result.connections.iter();
+                    key.tap == tap as u8
+                        && connections.any(|one| {
+                            let protocol = if one.protocol == "udp" { UDP } else { TCP };
+                            (protocol, one.local_port, one.remote_port)
+                                == (key.protocol, ports.0, ports.1)
+                        })
+                });
+                let own: Vec<(FlowKey, &Flow)> = own.map(|(key, flow)| (*key, flow)).collect();
+                own
+            };
+            taps.map(of)
+                .into_iter()
+                .find(|found| !found.is_empty())
+                .unwrap_or_default()
+        };
+        Picked {
+            sent: at([Tap::TunTx, Tap::OuterTx], false),
+            received: at([Tap::TunWrite, Tap::OuterRx], true),
+        }
     }
 
     fn of(&self, way: Way) -> &[(FlowKey, &'a Flow)] {

@@ -155,6 +155,7 @@ pub fn join(context: &Context<'_>, series: Series) -> (Option<Benchmark>, Vec<Pr
     let Some((mut result, mut problems)) = read(&context.start.command, output, clock) else {
         return (None, Vec::new());
     };
+    let captured = series.captured;
     let (flows, left_out) = series.finish();
     if left_out > 0 {
         let message =
@@ -164,7 +165,8 @@ pub fn join(context: &Context<'_>, series: Series) -> (Option<Benchmark>, Vec<Pr
     let status = context.end.and_then(|end| end.command_status.as_ref());
     let timing = Timing {
         command_started_ns: status.map(|status| status.started_ns),
-        arrival: arrivals(output),
+        arrival: arrivals(output).filter(|_| !captured),
+        captured,
     };
     problems.extend(correlate::correlate(&mut result, &flows, context, timing));
     (Some(result), problems)

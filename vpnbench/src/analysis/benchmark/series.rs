@@ -9,6 +9,7 @@ use vpnbench_common::event::Packet;
 
 use crate::analysis::address;
 use crate::trace::Event;
+use crate::trace::model::Start;
 
 /// Flows kept; benchmarks have few, and theirs are among the first.
 pub const FLOWS_MAX: usize = 1024;
@@ -93,17 +94,29 @@ impl Flow {
 /// Collects the flows.
 #[derive(Debug, Clone, Default)]
 pub struct Series {
+    /// All hosts are known from foreign captures, which have no queues: there the device is what comes next.
+    pub(super) captured: bool,
     flows: FxHashMap<FlowKey, Flow>,
     /// Packets of flows beyond [`FLOWS_MAX`].
     left_out: u64,
 }
 
 impl Series {
+    /// The flows of a recording.
+    #[must_use]
+    pub fn of(start: &Start) -> Series {
+        let mut namespaces = start.environment.namespaces.iter();
+        Series {
+            captured: namespaces.len() > 0 && namespaces.all(|one| one.captured),
+            ..Series::default()
+        }
+    }
+
     /// Takes one event.
     #[inline]
     pub fn observe(&mut self, event: &Event<'_>) {
         let Event::Packet(packet) = event else { return };
-        if packet.payload_len > 0 && is_compared(packet.tap) {
+        if packet.payload_len > 0 && (self.captured || is_compared(packet.tap)) {
             self.packet(packet);
         }
     }

@@ -38,6 +38,7 @@ fn correlated(result: &mut Benchmark, flows: &[(FlowKey, Flow)], lost: u64) -> V
     let timing = Timing {
         command_started_ns: Some(START_NS),
         arrival: None,
+        ..Timing::default()
     };
     correlate(result, flows, &context, timing)
 }

@@ -1,5 +1,7 @@
 //! What one end of a connection sends to the other.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 use vpnbench_common::event;
 
@@ -18,6 +20,8 @@ use crate::analysis::what_if::replay::Arrived;
 use crate::analysis::what_if::rules::Rules;
 use crate::analysis::what_if::{self, WhatIf};
 
+/// Segments between the receiver's device and its socket that are remembered.
+const BELOW_SOCKET_MAX: usize = 256;
 /// `TCP_CA_Loss`.
 const LOSS: u8 = 4;
 
@@ -108,6 +112,12 @@ pub(super) struct Direction {
     /// The sender's end, once an event of its socket was seen.
     pub(super) flow: Option<Flow>,
     pub(super) closed: bool,
+    /// The sender's end has begun to close: nothing is seen reaching its socket any more.
+    left: bool,
+    /// Data that reached the receiver's device and was not yet seen to reach its socket.
+    below_socket: VecDeque<Data>,
+    /// Data was seen at the receiver's device.
+    at_device: bool,
     sequence: Sequence,
     /// Where its packets are seen first.
     tap: Option<(u8, u32, u32)>,
@@ -188,6 +198,72 @@ impl Direction {
         }
     }
 
+    /// This end has begun to close.
+    pub(super) fn leaves(&mut self, time: u64) {
+        self.left = true;
+        self.spurious.sender_left(time);
+    }
+
+    /// The other end has: what is still on its way is seen at its device at best.
+    pub(super) fn left_by_receiver(&mut self, time: u64) {
+        if !self.at_device {
+            self.spurious.receiver_left(time);
+        }
+        for data in std::mem::take(&mut self.below_socket) {
+            self.came_below_socket(&data);
+        }
+    }
+
+    /// A segment reaches the device of the receiver, which `theirs` sends from.
+    pub(super) fn reached_device(&mut self, packet: &event::Packet, theirs: &Direction) {
+        let of_receiver = theirs.flow.is_some_and(|end| end.netns == packet.netns);
+        let length = packet.payload_len + u32::from(packet.tcp_flags & FIN != 0);
+        if !of_receiver || length == 0 || !self.spurious.receiver_seen() {
+            return;
+        }
+        self.at_device = true;
+        let timestamps = packet.flags & event::packet_flags::TIMESTAMPS != 0;
+        let data = Data {
+            time: packet.header.time_ns,
+            seq: packet.seq,
+            length,
+            tsval: timestamps.then_some(packet.tsval),
+            rcv_nxt: 0,
+            discarded: true,
+        };
+        if theirs.left {
+            self.came_below_socket(&data);
+            return;
+        }
+        self.below_socket.push_back(data);
+        if self.below_socket.len() > BELOW_SOCKET_MAX {
+            self.below_socket.pop_front();
+        }
+    }
+
+    fn came_below_socket(&mut self, data: &Data) {
+        let start = self.sequence.place(data.seq);
+        self.spurious.arrived(Arrival {
+            start,
+            end: start + u64::from(data.length),
+            tsval: data.tsval,
+            rcv_nxt: 0,
+            time: data.time,
+            discarded: true,
+        });
+    }
+
+    /// What the socket takes is no longer below it: one segment, or several that were put together.
+    fn reached_socket(&mut self, data: &Data) {
+        let part = |one: &Data| one.seq.wrapping_sub(data.seq) < data.length;
+        if let Some(at) = self.below_socket.iter().position(part) {
+            self.below_socket.drain(..=at);
+        }
+        while self.below_socket.front().is_some_and(part) {
+            self.below_socket.pop_front();
+        }
+    }
+
     /// Whether TCP discards a segment that reaches this end. `tick_ns`: nanoseconds of a jiffy.
     pub(super) fn discards(&mut self, probe: &event::TcpProbe, tick_ns: u64) -> bool {
         self.validation.discards(probe, tick_ns)
@@ -212,6 +288,7 @@ impl Direction {
         if !data.discarded {
             self.limits.data_arrived(data.time, start, end, rcv_nxt);
         }
+        self.reached_socket(data);
         let repeats = self.spurious.arrived(Arrival {
             start,
             end,
@@ -358,15 +435,17 @@ impl Direction {
         self.limits.state(time, &state);
     }
 
-    /// The direction as a row, and the verdicts by cause.
+    /// The direction as a row, and the verdicts by cause. `now`: what happened later is not known.
     pub(super) fn finish(
         mut self,
+        now: u64,
         hz: Option<u32>,
         budget: &mut Budget,
     ) -> (Option<TcpFlow>, FxHashMap<u32, Tally>) {
         if let Some(last) = self.limits.last() {
             self.episodes.finish(last);
         }
+        self.spurious.ended(now);
         let what_if = self.what_if.finish(&self.spurious, budget);
         let resent = self.spurious.marks();
         let verdicts = self.spurious.finish();

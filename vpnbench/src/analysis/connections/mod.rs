@@ -29,6 +29,7 @@ use super::what_if::sender::Copies;
 use super::what_if::summary::{Actual, Prediction, Sender, summary};
 use super::what_if::throughput;
 use super::{Context, Problem, address};
+use crate::rows::Rows;
 use crate::trace::Event;
 use crate::trace::model::Start;
 use direction::{Data, Direction};
@@ -49,6 +50,8 @@ const ENDED_MAX: usize = 1024;
 const TCP: u8 = 6;
 /// `TCP_CLOSE`.
 const CLOSE: u8 = 7;
+/// `TCP_ESTABLISHED`.
+const ESTABLISHED: u8 = 1;
 const FIN: u16 = 1;
 const SYN: u16 = 2;
 const ACK: u16 = 0x10;
@@ -67,11 +70,15 @@ pub struct Output {
     pub what_if: Vec<Prediction>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Both ends, the lower one first; addresses as numbers in the order of their bytes, which are hashed and
+/// compared quickly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     version: u8,
-    low: End,
-    high: End,
+    low: u128,
+    low_port: u16,
+    high: u128,
+    high_port: u16,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -89,7 +96,7 @@ struct Connection {
 /// Follows all connections.
 #[derive(Debug, Clone, Default)]
 pub struct Connections {
-    live: FxHashMap<Key, Box<Connection>>,
+    live: Rows<Key, Box<Connection>>,
     ended: Vec<TcpFlow>,
     retransmits: Retransmits,
     unfollowed: u64,
@@ -104,15 +111,30 @@ pub struct Connections {
     budget: Budget,
 }
 
+impl Key {
+    fn hint(&self) -> u32 {
+        u32::from(self.low_port) ^ u32::from(self.high_port) << 3
+    }
+}
+
+#[inline]
 fn key(version: u8, from: End, to: End) -> (Key, usize) {
     let (version, from, to) = native(version, from, to);
-    if from <= to {
-        let (low, high) = (from, to);
-        (Key { version, low, high }, 0)
+    let from = (u128::from_be_bytes(from.0), from.1);
+    let to = (u128::from_be_bytes(to.0), to.1);
+    let (low, high, index) = if from <= to {
+        (from, to, 0)
     } else {
-        let (low, high) = (to, from);
-        (Key { version, low, high }, 1)
-    }
+        (to, from, 1)
+    };
+    let key = Key {
+        version,
+        low: low.0,
+        low_port: low.1,
+        high: high.0,
+        high_port: high.1,
+    };
+    (key, index)
 }
 
 impl Connections {
@@ -125,6 +147,9 @@ impl Connections {
             Event::CongState(event) => self.congestion(event),
             Event::SockState(event) => {
                 self.retransmits.closed(event);
+                if event.ip_proto == TCP && event.old == ESTABLISHED {
+                    self.leave(event);
+                }
                 if event.ip_proto == TCP && event.new == CLOSE {
                     self.close(event);
                 }
@@ -153,20 +178,22 @@ impl Connections {
         &mut self,
         key: Key,
         now: u64,
-    ) -> Option<(&mut Connection, &FxHashMap<u32, Rules>)> {
-        if self.live.len() >= LIVE_MAX && !self.live.contains_key(&key) && !self.make_room(now) {
-            self.unfollowed += 1;
-            return None;
-        }
-        let captured = self.captured;
-        let fresh = || {
-            let mut connection = Box::<Connection>::default();
-            if captured {
-                connection.directions = [Direction::captured(), Direction::captured()];
+    ) -> Option<(&mut Box<Connection>, &FxHashMap<u32, Rules>)> {
+        let row = match self.live.find(&key, key.hint()) {
+            Some(row) => row,
+            None => {
+                if self.live.len() >= LIVE_MAX && !self.make_room(now) {
+                    self.unfollowed += 1;
+                    return None;
+                }
+                let mut connection = Box::<Connection>::default();
+                if self.captured {
+                    connection.directions = [Direction::captured(), Direction::captured()];
+                }
+                self.live.add(key, connection)
             }
-            connection
         };
-        let connection = self.live.entry(key).or_insert_with(fresh);
+        let connection = self.live.at(row)?;
         connection.last_ns = now;
         Some((connection, &self.rules))
     }
@@ -184,9 +211,9 @@ impl Connections {
         let live = self.live.iter();
         let over = live.filter(|(_, one)| over(one)).map(|(key, _)| *key);
         let mut over: Vec<Key> = over.collect();
-        over.sort_unstable_by_key(|key| (key.version, key.low, key.high));
+        over.sort_unstable();
         for key in &over {
-            self.end(*key);
+            self.end(*key, now);
         }
         !over.is_empty()
     }
@@ -203,9 +230,10 @@ impl Connections {
         let (key, index) = key(packet.ip_version, from, to);
         if !tap.is_some_and(|tap| sends.contains(&tap)) {
             let arrives = matches!(tap, Some(Tap::TunWrite | Tap::OuterRx));
-            if let Some(connection) = self.live.get_mut(&key).filter(|_| arrives) {
-                let [_, theirs] = connection.pair(index);
+            if arrives && let Some(connection) = self.live.get(&key, key.hint()) {
+                let [ours, theirs] = connection.pair(index);
                 theirs.answered(packet);
+                ours.reached_device(packet, theirs);
             }
             return;
         }
@@ -213,19 +241,23 @@ impl Connections {
         if opens {
             self.opened(key, packet.seq, packet.header.time_ns);
         }
-        if packet.payload_len == 0 && !opens && !self.live.contains_key(&key) {
-            return;
-        }
-        let Some((connection, _)) = self.connection(key, packet.header.time_ns) else {
+        let now = packet.header.time_ns;
+        let found = if packet.payload_len == 0 && !opens {
+            self.live.get(&key, key.hint())
+        } else {
+            self.connection(key, now).map(|found| found.0)
+        };
+        let Some(connection) = found else {
             return;
         };
+        connection.last_ns = now;
         connection.finished[index] |= packet.tcp_flags & FIN != 0;
         let [ours, theirs] = connection.pair(index);
         if !ours.at_tap(packet) {
             return;
         }
         if packet.tcp_flags & ACK != 0 {
-            theirs.ack_sent(packet.header.time_ns, packet.ack, packet.payload_len == 0);
+            theirs.ack_sent(now, packet.ack, packet.payload_len == 0);
             ours.acknowledges(packet.ack);
         }
         ours.transmitted(packet);
@@ -233,9 +265,9 @@ impl Connections {
 
     /// A SYN: the same ports with another initial sequence number are another connection.
     fn opened(&mut self, key: Key, seq: u32, now: u64) {
-        let known = self.live.get(&key).map(|one| one.syn);
+        let known = self.live.get(&key, key.hint()).map(|one| one.syn);
         if known.is_some_and(|known| known != Some(seq)) {
-            self.end(key);
+            self.end(key, now);
         }
         if let Some((connection, _)) = self.connection(key, now) {
             connection.syn = Some(seq);
@@ -296,9 +328,22 @@ impl Connections {
         let local = (event.laddr, event.lport);
         let remote = (event.raddr, event.rport);
         let (key, index) = key(event.ip_version, local, remote);
-        if let Some(connection) = self.live.get_mut(&key) {
+        if let Some(connection) = self.live.get(&key, key.hint()) {
             let [ours, _] = connection.pair(index);
             ours.congestion(event);
+        }
+    }
+
+    /// An end begins to close.
+    fn leave(&mut self, event: &event::SockState) {
+        let local = (event.laddr, event.lport);
+        let remote = (event.raddr, event.rport);
+        let (key, index) = key(event.ip_version, local, remote);
+        if let Some(connection) = self.live.get(&key, key.hint()) {
+            let time = event.header.time_ns;
+            let [ours, theirs] = connection.pair(index);
+            ours.leaves(time);
+            theirs.left_by_receiver(time);
         }
     }
 
@@ -306,22 +351,22 @@ impl Connections {
         let local = (event.laddr, event.lport);
         let remote = (event.raddr, event.rport);
         let (key, index) = key(event.ip_version, local, remote);
-        let Some(connection) = self.live.get_mut(&key) else {
+        let Some(connection) = self.live.get(&key, key.hint()) else {
             return;
         };
         connection.directions[index].closed = true;
         let open = |one: &Direction| one.flow.is_some() && !one.closed;
         if !connection.directions.iter().any(open) {
-            self.end(key);
+            self.end(key, event.header.time_ns);
         }
     }
 
-    fn end(&mut self, key: Key) {
+    fn end(&mut self, key: Key, now: u64) {
         let Some(connection) = self.live.remove(&key) else {
             return;
         };
         for direction in connection.directions {
-            let (row, verdicts) = direction.finish(self.hz, &mut self.budget);
+            let (row, verdicts) = direction.finish(now, self.hz, &mut self.budget);
             self.retransmits.verdicts(verdicts);
             let Some(row) = row else { continue };
             if self.ended.len() < ENDED_MAX {
@@ -336,10 +381,12 @@ impl Connections {
     #[must_use]
     pub fn finish(mut self, context: &Context<'_>) -> (Output, Vec<Problem>) {
         self.hz = context.start.host.hz;
-        let mut keys: Vec<Key> = self.live.keys().copied().collect();
-        keys.sort_unstable_by_key(|key| (key.version, key.low, key.high));
+        let mut keys: Vec<Key> = self.live.iter().map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        let end = context.end.map(|end| end.clock.monotonic_ns);
         for key in keys {
-            self.end(key);
+            let last = self.live.get(&key, key.hint()).map_or(0, |one| one.last_ns);
+            self.end(key, end.unwrap_or(last));
         }
         let mut flows = std::mem::take(&mut self.ended);
         flows.sort_by_key(|one| std::cmp::Reverse(one.limits.acked_bytes));
@@ -427,6 +474,7 @@ fn sums(flows: &[TcpFlow]) -> BTreeMap<u32, SenderSums> {
 }
 
 /// IPv4 addresses as they are, also on a socket of IPv6 (RFC 4291, section 2.5.5.2).
+#[inline]
 pub(super) fn native(version: u8, local: End, remote: End) -> (u8, End, End) {
     const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
     if version != 6 || local.0[..12] != MAPPED || remote.0[..12] != MAPPED {

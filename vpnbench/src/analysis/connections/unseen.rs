@@ -10,10 +10,18 @@ use super::state::State;
 /// `TCP_CA_Recovery`.
 const RECOVERY: u8 = 3;
 
+/// What is compared with the next event.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    total_retrans: u32,
+    reord_seen: u32,
+    packets_out: u32,
+}
+
 /// Follows one socket.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unseen {
-    last: Option<State>,
+    last: Option<Last>,
     /// Congestion state after the last event.
     ca_state: u8,
     /// Segments sent again without an event.
@@ -27,7 +35,12 @@ pub(super) struct Unseen {
 impl Unseen {
     /// A state of the socket. `own` segments of `total_retrans` belong to the event itself.
     pub(super) fn state(&mut self, state: &State, own: u32) {
-        if let Some(last) = self.last.replace(*state) {
+        let now = Last {
+            total_retrans: state.total_retrans,
+            reord_seen: state.reord_seen,
+            packets_out: state.packets_out,
+        };
+        if let Some(last) = self.last.replace(now) {
             let grown = state.total_retrans.wrapping_sub(last.total_retrans);
             self.retransmits += u64::from(grown.saturating_sub(own));
             let seen = state.reord_seen.wrapping_sub(last.reord_seen);

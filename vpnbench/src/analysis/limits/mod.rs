@@ -70,6 +70,9 @@ pub struct Chrono {
     pub sndbuf_s: f64,
 }
 
+/// Ticks from which the kernel's accounts are used.
+const TICKS_LEAST: f64 = 16.0;
+
 /// Shares of the busy time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -265,6 +268,11 @@ impl Limits {
         let elapsed = seconds(ended.saturating_sub(began));
         let rtt = Quantiles::of(&self.rtt);
         let srtt = Quantiles::of(&self.srtt);
+        let chrono = hz.map(|hz| self.chrono(hz, (&first, (&last, ended))));
+        let limited_by = self.shares().map(|shares| match &chrono {
+            Some(chrono) => shares.by_accounts(chrono, seconds(self.spent.busy())),
+            None => shares,
+        });
         Output {
             acked_bytes: self.acked_bytes,
             throughput_bps: (elapsed > 0.0).then(|| 8.0 * self.acked_bytes as f64 / elapsed),
@@ -275,8 +283,8 @@ impl Limits {
             mss: last.mss,
             cwnd_mean: (elapsed > 0.0).then(|| self.cwnd_time / (elapsed * 1e9)),
             times: self.times(elapsed),
-            limited_by: self.shares(),
-            chrono: hz.map(|hz| self.chrono(hz, (&first, (&last, ended)))),
+            limited_by,
+            chrono,
             series: self.series.finish(last.mss, ended),
             acks: self.acks.finish(),
         }
@@ -334,6 +342,31 @@ impl Limits {
     }
 }
 
+impl Shares {
+    /// With what the kernel's accounts say of the receive window and the send buffer. Between two events a limit may
+    /// have begun long after the first, which the events alone do not tell: what they say of the rest is
+    /// spread over what the accounts leave. `busy_s`: busy time by the events. Accounts that are not about that time
+    /// change nothing.
+    fn by_accounts(self, chrono: &Chrono, busy_s: f64) -> Shares {
+        let total = chrono.busy_s + chrono.rwnd_s + chrono.sndbuf_s;
+        let known = total > TICKS_LEAST * chrono.resolution_s;
+        if !known || total < 0.8 * busy_s || total > 1.25 * busy_s {
+            return self;
+        }
+        let (rwnd, sndbuf) = (chrono.rwnd_s / total, chrono.sndbuf_s / total);
+        let left = 1.0 - rwnd - sndbuf;
+        let rest = self.cwnd + self.app + self.other;
+        let part = |share: f64| if rest > 0.0 { left * share / rest } else { 0.0 };
+        Shares {
+            cwnd: part(self.cwnd),
+            rwnd,
+            sndbuf,
+            app: part(self.app),
+            other: if rest > 0.0 { part(self.other) } else { left },
+        }
+    }
+}
+
 impl Spent {
     fn busy(&self) -> u64 {
         self.cwnd + self.rwnd + self.sndbuf + self.app + self.other
@@ -343,6 +376,28 @@ impl Spent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Half of the time a limit lasts, which began in the middle between two events.
+    #[test]
+    fn the_kernels_accounts_say_how_long_a_limit_lasted() {
+        let mut limits = Limits::default();
+        for number in 0..=100u32 {
+            let state = State {
+                chrono_type: 2,
+                chrono_start: 10 * number + 5,
+                chrono_stat: [5 * number, 5 * number, 0],
+                packets_out: 10,
+                snd_cwnd: 20,
+                write_seq: 500,
+                ..State::default()
+            };
+            limits.state(u64::from(number) * 40_000_000, &state);
+        }
+        let found = limits.finish(Some(250));
+        let shares = found.limited_by.unwrap_or_default();
+        assert!((shares.rwnd - 0.5).abs() < 0.01, "{shares:?}");
+        assert!((shares.other - 0.5).abs() < 0.01, "{shares:?}");
+    }
 
     #[test]
     fn time_belongs_to_the_state_that_lasted() {

@@ -44,6 +44,26 @@ impl Amount {
         }
     }
 
+    /// What is left of it without another.
+    #[must_use]
+    pub fn minus(self, other: Amount) -> Amount {
+        Amount {
+            units: self.units.saturating_sub(other.units),
+            segments: self.segments.saturating_sub(other.segments),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    /// As much of it as another has.
+    #[must_use]
+    pub fn within(self, other: Amount) -> Amount {
+        Amount {
+            units: self.units.min(other.units),
+            segments: self.segments.min(other.segments),
+            bytes: self.bytes.min(other.bytes),
+        }
+    }
+
     /// Whether there is nothing.
     #[must_use]
     pub fn is_zero(&self) -> bool {

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
-use vpnbench_common::event;
+use vpnbench_common::event::{
+    self, packet_flags::QUIC, packet_flags::QUIC_BIT, packet_flags::UDP_READ,
+};
 
 use super::amount::Amount;
 use super::identity::{Identity, Numbering, Unwrap};
@@ -20,6 +22,8 @@ const FLOWS_MAX: usize = 1 << 10;
 const GAPS_MAX: usize = 1 << 14;
 /// Protocol number of TCP.
 const TCP: u8 = 6;
+/// Units from which it is told whether they are QUIC.
+const QUIC_LEAST: u64 = 32;
 
 /// Bytes of a connection that have been seen.
 #[derive(Debug, Clone, Default)]
@@ -87,6 +91,9 @@ pub(crate) struct Carried {
     pub(crate) fresh: u64,
     /// Connections for which there was no room.
     pub(crate) uncounted: u64,
+    /// Units of which the first byte of the payload is known, those that begin as a QUIC packet, and those of
+    /// them with the protected bit set.
+    quic: [u64; 3],
 }
 
 impl Carried {
@@ -101,6 +108,9 @@ impl Carried {
             return;
         }
         self.outer.add(packet.segments(), packet.payload_len);
+        for (count, bits) in self.quic.iter_mut().zip([UDP_READ, QUIC, QUIC | QUIC_BIT]) {
+            *count += u64::from(packet.flags & bits == bits);
+        }
         let Some(id) = id.filter(|id| id.numbering == Numbering::TcpSequence) else {
             return;
         };
@@ -118,6 +128,14 @@ impl Carried {
     /// Whether the outer transport is (mostly) TCP.
     pub(crate) fn in_stream(&self) -> bool {
         2 * self.tcp > self.outer.bytes
+    }
+
+    /// Whether the outer transport is QUIC: all packets that could be looked at begin as its packets do, and a bit that it protects is
+    /// random. Its packets are numbered, put together, cut and sent again behind encryption, so a datagram
+    /// need not be one inner packet.
+    pub(crate) fn in_quic(&self) -> bool {
+        let [read, alike, set] = self.quic;
+        read >= QUIC_LEAST && 100 * alike >= 99 * read && (read..=3 * read).contains(&(4 * set))
     }
 
     /// The sums as a row, without the name of its stage and direction.
@@ -140,7 +158,48 @@ impl Carried {
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::Zeroable;
+
     use super::*;
+
+    fn of_packets(flags: impl Iterator<Item = u8>) -> Carried {
+        let mut carried = Carried::default();
+        for flags in flags {
+            let mut packet = event::Packet::zeroed();
+            (packet.ip_proto, packet.payload_len, packet.flags) = (17, 1000, flags);
+            carried.outer(&packet, None);
+        }
+        carried
+    }
+
+    #[test]
+    fn quic_is_known_by_its_first_byte_and_a_random_bit() {
+        let protected = |number: u8| {
+            UDP_READ
+                | QUIC
+                | if number.is_multiple_of(3) {
+                    QUIC_BIT
+                } else {
+                    0
+                }
+        };
+        assert!(of_packets((0..100).map(protected)).in_quic());
+        // Batches, of which nothing can be read, say nothing.
+        let batches = (0..100).chain((0..100).map(|_| 0));
+        assert!(of_packets(batches.map(|one| if one == 0 { 0 } else { protected(one) })).in_quic());
+        assert!(!of_packets((0..20).map(protected)).in_quic(), "too few");
+        // A header of another protocol that happens to begin so.
+        assert!(!of_packets((0..100).map(|_| UDP_READ | QUIC)).in_quic());
+        // Random bytes begin so in half of all packets.
+        let random = |one| {
+            if one % 2 == 0 {
+                protected(one)
+            } else {
+                UDP_READ
+            }
+        };
+        assert!(!of_packets((0..100).map(random)).in_quic());
+    }
 
     fn range(start: u32, length: u32) -> Identity {
         Identity {

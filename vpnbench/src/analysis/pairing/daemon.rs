@@ -52,8 +52,11 @@ const THREADS_MAX: usize = 4096;
 struct Pending {
     time_ns: u64,
     unit: u64,
-    left: u32,
-    shape: Shape,
+    /// What of it is inside: segments of full size, and of the last one's size. A unit may hold packets of several
+    /// flows (receive offload joins what one sender sent), of which the last may leave first.
+    left: [u32; 2],
+    /// Both sizes.
+    sizes: [u32; 2],
     /// Segments that will have left when it is its turn.
     turn: u64,
 }
@@ -256,31 +259,34 @@ impl Book {
             lane.burst.pop_front();
         }
         let turn = self.left_so_far + self.backlog.packets;
-        self.pending.push_back(Pending {
-            time_ns: now_ns,
-            unit,
-            left: shape.segments,
-            shape,
-            turn,
-        });
+        self.pending
+            .push_back(Pending::new(now_ns, unit, turn, shape));
         self.expire(now_ns);
     }
 
     fn leave(&mut self, now_ns: u64, tid: u32, shape: Shape, pairs: &mut Vec<Pair>) -> u32 {
         let mut done = 0;
-        while done < shape.segments {
-            let size = if done + 1 == shape.segments {
-                shape.last
-            } else {
-                shape.segment
-            };
-            let at = match self.rule {
+        let mut parts = shape.parts();
+        while let Some((size, wanted)) = parts.iter_mut().find(|part| part.1 > 0) {
+            let size = *size;
+            let found = match self.rule {
                 Rule::Thread => self.in_burst(tid, size),
                 Rule::Order => self.in_order(size),
             };
-            let Some(at) = at else { break };
-            let wanted = shape.segments - done;
-            done += self.pair(now_ns, at, wanted, size, pairs);
+            let Some(found) = found else {
+                *wanted = 0;
+                continue;
+            };
+            if done == 0 && self.is_all_inside(found.0, shape.segments) {
+                // A unit as it came: its last segment goes with it, whatever a capture makes of its size.
+                done = self.pair(now_ns, found, [shape.segments; 2], size, pairs);
+                break;
+            }
+            let mut most = [0; 2];
+            most[found.1] = *wanted;
+            let taken = self.pair(now_ns, found, most, size, pairs);
+            *wanted -= taken;
+            done += taken;
         }
         if let Some(lane) = self.lanes.get_mut(&tid) {
             lane.sent = true;
@@ -300,11 +306,18 @@ impl Book {
         rest
     }
 
+    /// Whether a waiting unit has as many segments as another, and none of them left.
+    fn is_all_inside(&self, at: usize, segments: u32) -> bool {
+        let waiting = self.pending.get(at);
+        segments > 1 && waiting.is_some_and(|one| one.inside().0 == segments)
+    }
+
+    /// Takes at most so many segments of each part of a waiting unit; `size` came out and fits its `part`.
     fn pair(
         &mut self,
         now_ns: u64,
-        at: usize,
-        wanted: u32,
+        (at, part): (usize, usize),
+        wanted: [u32; 2],
         size: u32,
         pairs: &mut Vec<Pair>,
     ) -> u32 {
@@ -312,20 +325,23 @@ impl Book {
         let Some(one) = self.pending.get_mut(at) else {
             return 0;
         };
-        let next = one.next_size();
-        let taken = wanted.min(one.left);
-        one.left -= taken;
+        let entered = one.sizes[part];
+        let taken = [0, 1].map(|part| wanted[part].min(one.left[part]));
+        let bytes = one.sizes[0].saturating_mul(taken[0]) + one.sizes[1] * taken[1];
+        for (left, taken) in one.left.iter_mut().zip(taken) {
+            *left -= taken;
+        }
+        let taken = taken[0] + taken[1];
         let pair = Pair {
             unit: one.unit,
             entered_ns: one.time_ns,
             segments: taken,
         };
-        let bytes = next * taken;
         pairs.push(pair);
         self.slowest_ns = self.slowest_ns.max(now_ns.saturating_sub(pair.entered_ns));
         self.backlog.go(taken, bytes);
         if few && self.learned.is_none() {
-            self.learn(i64::from(size) - i64::from(next));
+            self.learn(i64::from(size) - i64::from(entered));
         }
         taken
     }
@@ -373,39 +389,44 @@ impl Book {
         }
     }
 
-    /// The first waiting packet that fits by a usual difference, else the first that may fit. Packets of
-    /// one batch may leave in another order than they came (a daemon merges those of one flow): taking
-    /// the first that may fit would leave over two that do not fit each other.
+    /// Place and part of the first waiting packet that fits by a usual difference, else of the first that may
+    /// fit. Packets of one batch may leave in another order than they came (a daemon merges those of one
+    /// flow): taking the first that may fit would leave over two that do not fit each other.
     fn choose<'a>(
         &self,
         waiting: impl Iterator<Item = (usize, &'a Pending)>,
         size: u32,
-    ) -> Option<usize> {
+    ) -> Option<(usize, usize)> {
         let mut possible = None;
         for (at, one) in waiting {
-            match self.fit(one.next_size(), size) {
-                Fit::Usual => return Some(at),
-                Fit::Possible if possible.is_none() => possible = Some(at),
-                _ => {}
+            for part in [0, 1] {
+                if one.left[part] == 0 {
+                    continue;
+                }
+                match self.fit(one.sizes[part], size) {
+                    Fit::Usual => return Some((at, part)),
+                    Fit::Possible if possible.is_none() => possible = Some((at, part)),
+                    _ => {}
+                }
             }
         }
         possible
     }
 
-    fn in_burst(&self, tid: u32, size: u32) -> Option<usize> {
+    fn in_burst(&self, tid: u32, size: u32) -> Option<(usize, usize)> {
         let lane = self.lanes.get(&tid)?;
         let waiting = lane.burst.iter().filter_map(|number| {
             let at = usize::try_from(number.checked_sub(self.base)?).ok()?;
             let one = self.pending.get(at)?;
-            (one.left > 0).then_some((at, one))
+            one.is_inside().then_some((at, one))
         });
         self.choose(waiting, size)
     }
 
-    fn in_order(&self, size: u32) -> Option<usize> {
+    fn in_order(&self, size: u32) -> Option<(usize, usize)> {
         let waiting = || {
             let all = self.pending.iter().enumerate();
-            all.filter(|(_, one)| one.left > 0)
+            all.filter(|(_, one)| one.is_inside())
         };
         let found = self.choose(waiting().take(WINDOW), size);
         if found.is_some() || self.originated.segments * 20 > self.left.segments {
@@ -423,9 +444,9 @@ impl Book {
         else {
             return;
         };
-        if let Some(one) = self.pending.get_mut(at).filter(|one| one.left > 0) {
-            let (left, bytes) = (one.left, one.shape.bytes_of(one.left));
-            one.left = 0;
+        if let Some(one) = self.pending.get_mut(at).filter(|one| one.is_inside()) {
+            let (left, bytes) = one.inside();
+            one.left = [0; 2];
             self.lost.add(left, bytes);
             self.backlog.go(left, bytes);
         }
@@ -433,7 +454,7 @@ impl Book {
     }
 
     fn pop_done(&mut self) {
-        while self.pending.front().is_some_and(|one| one.left == 0) {
+        while self.pending.front().is_some_and(|one| !one.is_inside()) {
             self.pending.pop_front();
             self.base += 1;
         }
@@ -444,21 +465,21 @@ impl Book {
             let old = front.time_ns.saturating_add(PATIENCE_NS) <= now_ns;
             let passed = self.left_so_far > front.turn + PASSED_MAX;
             let full = self.pending.len() > PENDING_MAX;
-            if front.left > 0 && !old && !passed && !full {
+            if front.is_inside() && !old && !passed && !full {
                 break;
             }
             let one = *front;
             self.pending.pop_front();
             self.base += 1;
-            if one.left > 0 {
-                let bytes = one.shape.bytes_of(one.left);
-                self.backlog.go(one.left, bytes);
+            if one.is_inside() {
+                let (left, bytes) = one.inside();
+                self.backlog.go(left, bytes);
                 let sum = if full {
                     &mut self.evicted
                 } else {
                     &mut self.lost
                 };
-                sum.add(one.left, bytes);
+                sum.add(left, bytes);
             }
         }
     }
@@ -469,14 +490,15 @@ impl Book {
     pub fn finish(&mut self, now_ns: u64, arrived: impl Fn(u64) -> bool) -> Amount {
         let mut inside = Amount::default();
         let limit = inside_limit(self.slowest_ns);
-        for one in self.pending.drain(..).filter(|one| one.left > 0) {
+        for one in self.pending.drain(..).filter(Pending::is_inside) {
             let young = now_ns.saturating_sub(one.time_ns) <= limit;
             let sum = if young && !arrived(one.unit) {
                 &mut inside
             } else {
                 &mut self.lost
             };
-            sum.add(one.left, one.shape.bytes_of(one.left));
+            let (left, bytes) = one.inside();
+            sum.add(left, bytes);
         }
         inside
     }
@@ -503,65 +525,53 @@ impl Rule {
 }
 
 impl Pending {
-    fn next_size(&self) -> u32 {
-        if self.left > 1 {
-            self.shape.segment
-        } else {
-            self.shape.last
-        }
-    }
-}
-
-impl Shape {
-    /// One segment.
-    #[must_use]
-    pub const fn one(bytes: u32) -> Shape {
-        Shape {
-            segment: bytes,
-            last: bytes,
-            segments: 1,
+    fn new(time_ns: u64, unit: u64, turn: u64, shape: Shape) -> Pending {
+        let [full, last] = shape.parts();
+        Pending {
+            time_ns,
+            unit,
+            left: [full.1, last.1],
+            sizes: [full.0, last.0],
+            turn,
         }
     }
 
-    /// `bytes` in `segments` of about equal size, each with its own copy of the `headers`, where no more
-    /// is known.
-    #[must_use]
-    pub const fn of(bytes: u32, segments: u32, headers: u32) -> Shape {
-        if segments <= 1 {
-            return Shape::one(bytes);
-        }
-        let payload = bytes.saturating_sub(headers);
-        let size = payload.div_ceil(segments);
-        let last = payload.saturating_sub(size * (segments - 1));
-        Shape {
-            segment: headers + size,
-            last: headers + last,
-            segments,
-        }
+    fn is_inside(&self) -> bool {
+        self.left != [0; 2]
     }
 
-    /// Bytes of all segments.
-    #[must_use]
-    pub const fn bytes(&self) -> u32 {
-        self.bytes_of(self.segments)
-    }
-
-    /// Bytes of the last `segments`.
-    #[must_use]
-    pub const fn bytes_of(&self, segments: u32) -> u32 {
-        if segments == 0 {
-            0
-        } else {
-            self.segment
-                .saturating_mul(segments - 1)
-                .saturating_add(self.last)
-        }
+    /// Segments and bytes inside.
+    fn inside(&self) -> (u32, u32) {
+        let [full, last] = self.left;
+        let bytes = self.sizes[0].saturating_mul(full) + self.sizes[1] * last;
+        (full + last, bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A unit whose last segment, of another flow, leaves in front of the others, which are joined with those of
+    /// the unit before.
+    #[test]
+    fn the_last_segment_of_a_unit_may_leave_first() {
+        let mut daemon = Daemon::default();
+        let mut pairs = [Vec::new(), Vec::new()];
+        for at in 0..u64::from(LEARNED_FROM) {
+            daemon.enter(2 * at, 1, at, Shape::one(1452));
+            daemon.leave(2 * at + 1, 1, Shape::one(1420), &mut pairs);
+        }
+        daemon.enter(1000, 1, 100, Shape::cut(0, 2 * 1452, 1452, 2));
+        daemon.enter(1000, 1, 101, Shape::cut(0, 2 * 1452 + 84, 1452, 3));
+        for shape in [Shape::one(52), Shape::cut(52, 4 * 1368, 1368, 4)] {
+            assert_eq!(daemon.leave(1001, 1, shape, &mut pairs), 0, "{shape:?}");
+        }
+        for rule in RULES {
+            assert_eq!(daemon.book(rule).over(), 0);
+            assert!(daemon.book(rule).pending.is_empty());
+        }
+    }
 
     /// One burst whose packets leave in another order, as a daemon that merges those of one flow writes
     /// them; their sizes differ by no more than padding might.

@@ -61,6 +61,8 @@ const KEEPALIVE_BYTES: u32 = 32;
 #[derive(Debug, Clone, Default)]
 pub struct Pairing {
     by_netns: FxHashMap<u32, u16>,
+    /// The one that was asked for last.
+    last_host: Option<(u32, u16)>,
     hosts: Vec<Host>,
     /// Namespaces with a tunnel.
     tunnels: Vec<u32>,
@@ -143,7 +145,13 @@ impl Pairing {
     }
 
     fn host(&mut self, netns: u32) -> Option<u16> {
+        if let Some((last, host)) = self.last_host
+            && last == netns
+        {
+            return Some(host);
+        }
         if let Some(host) = self.by_netns.get(&netns) {
+            self.last_host = Some((netns, *host));
             return Some(*host);
         }
         if self.hosts.len() >= HOSTS_MAX {
@@ -243,7 +251,7 @@ impl Pairing {
         };
         let now = taken.header.time_ns;
         let one = &mut self.hosts[host as usize];
-        let mut shape = Shape::of(taken.len, u32::from(taken.gso_segs.max(1)), HEADERS);
+        let mut shape = taken_shape(taken);
         let number = if let Some(entry) = one.tun_queue.go_address(taken.skb, now) {
             one.learn_read(taken.location);
             if let Some(unit) = self.inner.get_mut(entry.unit) {
@@ -415,7 +423,7 @@ impl Pairing {
         let one = &mut self.hosts[host as usize];
         let now = taken.header.time_ns;
         let taken_out = one.socket.take(taken);
-        let mut shape = Shape::one(taken.len);
+        let mut shape = taken_shape(taken);
         let mut number = 0;
         let mut own = false;
         if let Some(found) = taken_out {
@@ -427,9 +435,6 @@ impl Pairing {
                     shape = unit.shape;
                 }
             }
-        }
-        if taken.gso_segs > 1 && shape.segments == 1 {
-            shape = Shape::of(taken.len, u32::from(taken.gso_segs), 0);
         }
         let control = one.wireguard && (taken.len == KEEPALIVE_BYTES || handshake(taken.len));
         if one.has_tunnel && taken.ip_proto == 17 {
@@ -533,38 +538,31 @@ impl Pairing {
 /// Sizes of the inner packets in a unit at the tunnel device: with headers, without a link layer.
 fn inner_shape(packet: &event::Packet) -> Shape {
     let l3 = packet.len.saturating_sub(u32::from(packet.l2_len));
-    let segments = packet.segments();
-    let size = u32::from(packet.gso_size);
-    if segments <= 1 || size == 0 {
-        return Shape::one(l3);
-    }
     let headers = l3.saturating_sub(packet.payload_len);
-    let last = packet
-        .payload_len
-        .saturating_sub(size * (segments - 1))
-        .min(size);
-    Shape {
-        segment: headers + size,
-        last: headers + last,
-        segments,
-    }
+    let size = u32::from(packet.gso_size);
+    Shape::cut(headers, packet.payload_len, size, packet.segments())
 }
 
 /// Sizes of the datagrams in a unit at the outer device: payload only.
 fn outer_shape(packet: &event::Packet) -> Shape {
-    let segments = packet.segments();
     let size = u32::from(packet.gso_size);
-    if segments <= 1 || size == 0 {
-        return Shape::one(packet.payload_len);
-    }
-    let last = packet
-        .payload_len
-        .saturating_sub(size * (segments - 1))
-        .min(size);
-    Shape {
-        segment: size,
-        last,
-        segments,
+    Shape::cut(0, packet.payload_len, size, packet.segments())
+}
+
+/// Sizes of what a process took, as at the device in front of it: inner packets of a tunnel device with
+/// headers, datagrams of a socket without.
+fn taken_shape(taken: &event::Taken) -> Shape {
+    let len = taken.len.saturating_sub(u32::from(taken.l2_len));
+    let segments = u32::from(taken.gso_segs.max(1));
+    let of_device = taken.tap == Tap::TunRead as u8;
+    match (taken.gso_size, taken.header_len) {
+        // Of a trace that does not have it, or of a packet whose headers could not be read.
+        (0, _) | (_, 0) if of_device => Shape::of(len, segments, HEADERS),
+        (0, _) => Shape::of(len, segments, 0),
+        (size, headers) => {
+            let headers = u32::from(headers);
+            Shape::cut(headers, len.saturating_sub(headers), size.into(), segments)
+        }
     }
 }
 

@@ -17,6 +17,8 @@ const UNITS_MAX: usize = 1 << 16;
 const PORTS_MAX: usize = 1024;
 /// Units at the front looked at for one that fits.
 const WINDOW: usize = 64;
+/// Messages found by their address from which one that is not was never seen coming.
+const KNOWN_LEAST: u64 = 64;
 
 #[derive(Debug, Clone, Copy)]
 struct Datagrams {
@@ -32,6 +34,17 @@ struct Datagrams {
 struct Port {
     queue: VecDeque<Datagrams>,
     taken: bool,
+    /// Messages that were found by their address, and those that had one and were not.
+    known: u64,
+    strange: u64,
+}
+
+impl Port {
+    /// Whether the packet that comes in has the address of the message that is taken out. A packet that
+    /// something else looks at, too, or that is put together from fragments has another one.
+    fn keeps_addresses(&self) -> bool {
+        self.known >= KNOWN_LEAST && self.strange * 20 < self.known
+    }
 }
 
 /// What a process took out of a socket.
@@ -98,12 +111,27 @@ impl Sockets {
                 .take(WINDOW)
                 .position(|one| one.skb == taken.skb && one.left == one.shape.segments)
         };
-        let at = by_address.or_else(|| {
+        // What is known by its address is not another one's.
+        let strict = taken.skb != 0 && port.keeps_addresses();
+        let found = by_address.or_else(|| {
             port.queue
                 .iter()
                 .take(WINDOW)
-                .position(|one| one.fits(taken.len))
-        })?;
+                .position(|one| one.fits(taken.len) && !(strict && one.shape.segments == 1))
+        });
+        if taken.skb != 0 {
+            *match by_address {
+                Some(_) => &mut port.known,
+                None => &mut port.strange,
+            } += 1;
+        }
+        let Some(at) = found else {
+            if strict {
+                let segments = u32::from(taken.gso_segs.max(1));
+                self.account.appeared.add(segments, taken.len);
+            }
+            return None;
+        };
         let one = port.queue.get_mut(at)?;
         let segments = if by_address.is_some() || one.shape.bytes() == taken.len {
             one.left

@@ -100,6 +100,20 @@ pub struct Sums {
     pub evicted: Amount,
 }
 
+impl Sums {
+    /// Adds another flow's.
+    pub(super) fn add(&mut self, other: &Sums) {
+        self.departed = self.departed.plus(other.departed);
+        self.arrived = self.arrived.plus(other.arrived);
+        self.duplicated = self.duplicated.plus(other.duplicated);
+        self.missing = self.missing.plus(other.missing);
+        self.dropped = self.dropped.plus(other.dropped);
+        self.inside = self.inside.plus(other.inside);
+        self.unknown = self.unknown.plus(other.unknown);
+        self.evicted = self.evicted.plus(other.evicted);
+    }
+}
+
 /// Departures of one flow.
 #[derive(Debug, Clone)]
 pub struct Flow {

@@ -34,6 +34,78 @@ pub struct Shape {
     pub segments: u32,
 }
 
+impl Shape {
+    /// One segment.
+    #[must_use]
+    pub const fn one(bytes: u32) -> Shape {
+        Shape {
+            segment: bytes,
+            last: bytes,
+            segments: 1,
+        }
+    }
+
+    /// `payload` cut into `segments` of `size`, each with its own copy of the `headers`; the last has what
+    /// remains.
+    #[must_use]
+    pub const fn cut(headers: u32, payload: u32, size: u32, segments: u32) -> Shape {
+        if segments <= 1 || size == 0 {
+            return Shape::one(headers + payload);
+        }
+        let last = payload.saturating_sub(size.saturating_mul(segments - 1));
+        Shape {
+            segment: headers + size,
+            last: headers + if last < size { last } else { size },
+            segments,
+        }
+    }
+
+    /// `bytes` in `segments` of about equal size, each with its own copy of the `headers`, where no more
+    /// is known.
+    #[must_use]
+    pub const fn of(bytes: u32, segments: u32, headers: u32) -> Shape {
+        if segments <= 1 {
+            return Shape::one(bytes);
+        }
+        let payload = bytes.saturating_sub(headers);
+        let size = payload.div_ceil(segments);
+        let last = payload.saturating_sub(size * (segments - 1));
+        Shape {
+            segment: headers + size,
+            last: headers + last,
+            segments,
+        }
+    }
+
+    /// Size and number of the segments of full size, and of the last one if it has another.
+    #[must_use]
+    pub const fn parts(&self) -> [(u32, u32); 2] {
+        if self.last == self.segment || self.segments == 0 {
+            [(self.segment, self.segments), (self.last, 0)]
+        } else {
+            [(self.segment, self.segments - 1), (self.last, 1)]
+        }
+    }
+
+    /// Bytes of all segments.
+    #[must_use]
+    pub const fn bytes(&self) -> u32 {
+        self.bytes_of(self.segments)
+    }
+
+    /// Bytes of the last `segments`.
+    #[must_use]
+    pub const fn bytes_of(&self, segments: u32) -> u32 {
+        if segments == 0 {
+            0
+        } else {
+            self.segment
+                .saturating_mul(segments - 1)
+                .saturating_add(self.last)
+        }
+    }
+}
+
 /// A table of units, numbered from 1.
 #[derive(Debug, Clone, Default)]
 pub struct Units {

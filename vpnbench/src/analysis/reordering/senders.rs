@@ -1,9 +1,7 @@
 //! What TCP senders sent twice, and what they believe about reordering.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, VecDeque};
 
-use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use vpnbench_common::catalog::Tap;
@@ -11,6 +9,7 @@ use vpnbench_common::event;
 
 use crate::analysis::pairing::identity::{Identity, Unwrap};
 use crate::analysis::{Context, address};
+use crate::rows::Rows;
 
 /// Retransmissions of one flow remembered until they have passed the last tap.
 const REPEATS_MAX: usize = 2048;
@@ -58,9 +57,9 @@ struct Sender {
 /// Retransmissions by flow, and beliefs by socket.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Repeats {
-    senders: FxHashMap<u64, Sender>,
+    senders: Rows<u64, Sender>,
     sources: BTreeSet<(u8, [u8; 16])>,
-    beliefs: FxHashMap<(u32, u64), (Ends, TcpBelief)>,
+    beliefs: Rows<(u32, u64), (Ends, TcpBelief)>,
 }
 
 type Ends = (u8, [u8; 16], u16, [u8; 16], u16);
@@ -75,23 +74,27 @@ impl Repeats {
             Tap::TunTx as u8,
             Tap::OuterTx as u8,
         ];
-        let room = self.senders.len() < FLOWS_MAX;
-        let sender = match self.senders.entry(id.flow) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(fresh) => {
-                if !leaves.contains(&packet.tap) || !room {
+        let known = self.senders.find(&id.flow, id.flow as u32);
+        let row = match known {
+            Some(row) => row,
+            None => {
+                if !leaves.contains(&packet.tap) || self.senders.len() >= FLOWS_MAX {
                     return false;
                 }
                 self.sources.insert((packet.ip_version, packet.saddr));
-                fresh.insert(Sender {
+                let fresh = Sender {
                     netns: packet.netns,
                     ifindex: packet.ifindex,
                     tap: packet.tap,
                     numbers: Unwrap::default(),
                     end: i64::MIN,
                     repeats: VecDeque::new(),
-                })
+                };
+                self.senders.add(id.flow, fresh)
             }
+        };
+        let Some(sender) = self.senders.at(row) else {
+            return false;
         };
         let first = (sender.netns, sender.ifindex, sender.tap)
             == (packet.netns, packet.ifindex, packet.tap);
@@ -117,10 +120,6 @@ impl Repeats {
             segment.raddr,
             segment.rport,
         );
-        if self.beliefs.len() >= FLOWS_MAX && !self.beliefs.contains_key(&key) {
-            return;
-        }
-        let entry = self.beliefs.entry(key);
         let fresh = || {
             (
                 ends,
@@ -130,7 +129,12 @@ impl Repeats {
                 },
             )
         };
-        let (known, belief) = entry.or_insert_with(fresh);
+        let found = self
+            .beliefs
+            .get_or_add(key, (key.1 >> 7 ^ key.1) as u32, FLOWS_MAX, fresh);
+        let Some((known, belief)) = found else {
+            return;
+        };
         if *known != ends {
             // The socket's address was used again.
             (*known, *belief) = fresh();
@@ -144,6 +148,7 @@ impl Repeats {
     pub(super) fn finish(self, context: &Context<'_>) -> Vec<TcpBelief> {
         let rows = self
             .beliefs
+            .into_rows()
             .into_iter()
             .map(|((netns, _), (ends, mut belief))| {
                 let (version, laddr, lport, raddr, rport) = ends;

@@ -50,7 +50,7 @@ impl Acks {
                 self.missing.push_back(Missing {
                     id: next.wrapping_add(number),
                     since: self.last_ns,
-                    until: now,
+                    until: now.max(self.last_ns),
                 });
             }
             self.next = Some(behind);
@@ -73,12 +73,12 @@ impl Acks {
 
     /// Whether one is missing that may have come in this time.
     pub(super) fn missed(&self, from: u64, until: u64) -> bool {
-        self.steps >= LEAST
-            && self.steps > 4 * self.odd
-            && self
-                .missing
-                .iter()
-                .any(|one| one.until >= from && one.since <= until)
+        if self.steps < LEAST || self.steps <= 4 * self.odd {
+            return false;
+        }
+        // Both times only grow: of those that came late enough, the first one was due first.
+        let late = self.missing.partition_point(|one| one.until < from);
+        self.missing.get(late).is_some_and(|one| one.since <= until)
     }
 }
 

@@ -14,13 +14,17 @@ pub(super) struct Received {
 }
 
 impl Received {
-    pub(super) fn has(&self, start: u64, end: u64) -> bool {
-        if end <= self.next {
-            return true;
+    /// From the first to the last byte of a range that has not come; empty if all have.
+    pub(super) fn gap(&self, start: u64, end: u64) -> (u64, u64) {
+        let mut from = start.max(self.next);
+        if let Some((_, until)) = self.above.range(..=from).next_back() {
+            from = from.max(*until);
         }
-        let start = start.max(self.next);
-        let below = self.above.range(..=start).next_back();
-        below.is_some_and(|(_, until)| *until >= end)
+        let last = self.above.range(..end).next_back();
+        match last.filter(|(_, until)| **until >= end) {
+            Some((begin, _)) => (from, end.min(*begin)),
+            None => (from, end),
+        }
     }
 
     /// Whether any of it, or all of it, waits above a gap.

@@ -23,7 +23,8 @@ pub struct Tally {
     pub undo: u64,
     /// Only the sender was seen.
     pub sender_only: u64,
-    /// One copy arrived later, without a timestamp to say which.
+    /// One copy arrived later, without a timestamp to say which; or none was seen before the receiver began to
+    /// close or the recording ended.
     pub undecided: u64,
     /// Only the sender was seen, nothing says that an earlier copy arrived, and nothing that none did.
     pub open: u64,

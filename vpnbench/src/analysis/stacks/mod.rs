@@ -4,6 +4,7 @@
 //! sampled. The kernel's clock interrupt cannot sample code that runs with interrupts off: that time
 //! falls to where they come on again.
 
+pub mod off_cpu;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use vpnbench_common::catalog::ProbeId;
 use vpnbench_common::event;
 
 use super::{Context, Problem};
@@ -60,6 +62,10 @@ impl Stacks {
     /// Takes one event.
     pub fn observe(&mut self, event: &Event<'_>) {
         let Event::Sample(sample) = event else { return };
+        // The others are those of threads that sleep ([`off_cpu`]).
+        if sample.header.probe != ProbeId::CpuClock as u8 {
+            return;
+        }
         let stack = stack(sample);
         if self.counts.len() >= STACKS_MAX && !self.counts.contains_key(&stack) {
             self.uncounted += 1;
@@ -154,6 +160,12 @@ fn fold(context: &Context<'_>, stack: &Stack) -> String {
         Some(process) => format!("{} ({})", process.comm, stack.tgid),
         None => format!("pid {}", stack.tgid),
     }];
+    frames.extend(self::frames(context, stack));
+    frames.join(";")
+}
+
+/// Functions of a stack, outermost first; those of the kernel end in `_[k]`.
+fn frames(context: &Context<'_>, stack: &Stack) -> Vec<String> {
     let name = |symbol: Option<&str>, address: u64| match symbol {
         Some(symbol) => symbol
             .split_once("+0x")
@@ -162,10 +174,10 @@ fn fold(context: &Context<'_>, stack: &Stack) -> String {
         None => format!("{address:#x}"),
     };
     let outer = stack.user.iter().rev();
-    frames.extend(outer.map(|&address| name(user(context, stack.tgid, address), address)));
+    let outer = outer.map(|&address| name(user(context, stack.tgid, address), address));
     let inner = stack.kernel.iter().rev();
-    frames.extend(inner.map(|&address| name(kernel(context, address), address) + "_[k]"));
-    frames.join(";")
+    let inner = inner.map(|&address| name(kernel(context, address), address) + "_[k]");
+    outer.chain(inner).collect()
 }
 
 #[cfg(test)]
@@ -176,6 +188,7 @@ mod tests {
     fn sample(kernel: &[u64], user: &[u64]) -> event::Sample {
         let mut sample: event::Sample = bytemuck::Zeroable::zeroed();
         sample.tgid = 7;
+        sample.header.probe = ProbeId::CpuClock as u8;
         sample.kernel[..kernel.len()].copy_from_slice(kernel);
         sample.user[..user.len()].copy_from_slice(user);
         (sample.kernel_depth, sample.user_depth) = (kernel.len() as u16, user.len() as u16);

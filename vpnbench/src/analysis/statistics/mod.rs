@@ -172,8 +172,9 @@ fn middle(sorted: &[f64]) -> f64 {
     (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
-/// The quantile of Student's t that leaves (1 - [`CONFIDENCE`]) / 2 above it.
-fn quantile(degrees: f64) -> Option<f64> {
+/// The quantile of Student's t that leaves (1 - [`CONFIDENCE`]) / 2 above it; None without a degree of freedom.
+#[must_use]
+pub fn quantile(degrees: f64) -> Option<f64> {
     let students = StudentsT::new(0.0, 1.0, degrees).ok()?;
     Some(students.inverse_cdf(1.0 - (1.0 - CONFIDENCE) / 2.0))
 }

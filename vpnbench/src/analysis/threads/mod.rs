@@ -132,6 +132,8 @@ impl Threads {
             Event::Task(task) => self.task(task),
             Event::Syscall(call) => self.call(call),
             Event::Softirq(softirq) => self.softirq(softirq),
+            // Without a daemon there is nothing that could wait for one.
+            Event::Packet(_) | Event::Taken(_) | Event::Drop(_) if self.desks.all.is_empty() => {}
             Event::Packet(packet) => {
                 let tid = packet.header.tid;
                 let touch = self.desks.packet(packet, self.process(tid));

@@ -87,6 +87,10 @@ pub struct Board {
     pub highest_sacked: u64,
     delivered: Vec<Delivery>,
     gone: Vec<Segment>,
+    /// When the newest segment that the acknowledgement at hand delivers was sent, of those sent once; ns.
+    newest: Option<u64>,
+    /// Round trips are all that is asked for: no lists are made.
+    pub times_only: bool,
     /// Segments that were forgotten because there were too many.
     pub forgotten: u64,
 }
@@ -198,6 +202,7 @@ impl Board {
     pub fn acknowledged(&mut self, now: u64, ack: u64, blocks: &[(u64, u64)]) -> Option<u64> {
         self.delivered.clear();
         self.gone.clear();
+        self.newest = None;
         for &(start, end) in blocks {
             if start < end && start >= ack {
                 self.sack(now, start, end);
@@ -206,9 +211,7 @@ impl Board {
         if ack > self.una {
             self.advance(now, ack);
         }
-        let once = self.delivered.iter().filter(|one| !one.segment.is(EVER));
-        let newest = once.map(|one| one.segment.first_sent).max();
-        newest.map(|sent| now.saturating_sub(sent))
+        self.newest.map(|sent| now.saturating_sub(sent))
     }
 
     /// What the last acknowledgement delivered, in the kernel's order: SACKed first.
@@ -260,10 +263,15 @@ impl Board {
             if segment.start < start || segment.is(SACKED) {
                 continue;
             }
-            self.delivered.push(Delivery {
-                segment: *segment,
-                by_sack: true,
-            });
+            if !segment.is(EVER) {
+                self.newest = self.newest.max(Some(segment.first_sent));
+            }
+            if !self.times_only {
+                self.delivered.push(Delivery {
+                    segment: *segment,
+                    by_sack: true,
+                });
+            }
             lost += u32::from(segment.is(LOST));
             copies += u32::from(segment.is(RETRANS));
             segment.flags = (segment.flags | SACKED) & !(LOST | RETRANS);
@@ -306,14 +314,21 @@ impl Board {
             if segment.is(SACKED) {
                 self.sacked_out = self.sacked_out.saturating_sub(1);
             } else {
-                self.delivered.push(Delivery {
-                    segment,
-                    by_sack: false,
-                });
+                if !segment.is(EVER) {
+                    self.newest = self.newest.max(Some(segment.first_sent));
+                }
+                if !self.times_only {
+                    self.delivered.push(Delivery {
+                        segment,
+                        by_sack: false,
+                    });
+                }
                 segment.delivered = now;
                 segment.disordered = disordered;
             }
-            self.gone.push(segment);
+            if !self.times_only {
+                self.gone.push(segment);
+            }
             self.segments.pop_front();
         }
         let gone = self.sacked.partition_point(|one| one.1 <= ack);

@@ -179,6 +179,7 @@ impl WhatIf {
     /// left out of the report.
     pub fn measure_times_only(&mut self) {
         self.times_only = true;
+        self.replay.board.times_only = true;
     }
 
     /// A segment that reached the sender was discarded for its old timestamp.

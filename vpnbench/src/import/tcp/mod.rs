@@ -5,12 +5,12 @@
 mod sender;
 
 use bytemuck::Zeroable as _;
-use rustc_hash::FxHashMap;
 use vpnbench_common::catalog::{Kind, ProbeId};
 use vpnbench_common::event::{self, packet_flags};
 use vpnbench_common::header::Header;
 
 use super::headers::Options;
+use crate::rows::Rows;
 use crate::trace::Event;
 use sender::{Cause, Conclusion, RECOVERY, Sender};
 
@@ -37,13 +37,31 @@ const WINDOW: u32 = 1 << 20;
 /// Segment size without a handshake or a full segment.
 const SEGMENT: u32 = 1448;
 
-/// A socket: one end of a connection on one host.
+/// A socket: one end of a connection on one host. Addresses as numbers, which are hashed and compared quickly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
+    local: u128,
+    remote: u128,
+    ports: (u16, u16),
     netns: u32,
     version: u8,
-    local: ([u8; 16], u16),
-    remote: ([u8; 16], u16),
+}
+
+impl Key {
+    #[inline]
+    fn new(packet: &event::Packet, local: ([u8; 16], u16), remote: ([u8; 16], u16)) -> Key {
+        Key {
+            local: u128::from_ne_bytes(local.0),
+            remote: u128::from_ne_bytes(remote.0),
+            ports: (local.1, remote.1),
+            netns: packet.netns,
+            version: packet.ip_version,
+        }
+    }
+
+    fn hint(&self) -> u32 {
+        u32::from(self.ports.0) ^ u32::from(self.ports.1) << 3
+    }
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +117,7 @@ pub(super) struct Sureness {
 /// All sockets.
 #[derive(Debug, Default)]
 pub(super) struct Tcp {
-    sockets: FxHashMap<Key, Box<Socket>>,
+    sockets: Rows<Key, Box<Socket>>,
     numbers: u64,
     pub(super) sureness: Sureness,
     pub(super) unfollowed: u64,
@@ -109,19 +127,22 @@ pub(super) struct Tcp {
 
 impl Tcp {
     fn socket(&mut self, key: Key, now: u64) -> Option<&mut Socket> {
-        let full = self.sockets.len() >= SOCKETS_MAX && !self.sockets.contains_key(&key);
-        if full && !self.make_room(now) {
-            self.unfollowed += 1;
-            return None;
-        }
-        let numbers = &mut self.numbers;
-        let socket = self.sockets.entry(key).or_insert_with(|| {
-            *numbers += 1;
-            Box::new(Socket {
-                number: *numbers,
-                ..Socket::default()
-            })
-        });
+        let row = match self.sockets.find(&key, key.hint()) {
+            Some(row) => row,
+            None => {
+                if self.sockets.len() >= SOCKETS_MAX && !self.make_room(now) {
+                    self.unfollowed += 1;
+                    return None;
+                }
+                self.numbers += 1;
+                let fresh = Socket {
+                    number: self.numbers,
+                    ..Socket::default()
+                };
+                self.sockets.add(key, Box::new(fresh))
+            }
+        };
+        let socket = self.sockets.at(row)?;
         socket.last_ns = now;
         Some(socket)
     }
@@ -132,12 +153,19 @@ impl Tcp {
             return false;
         }
         self.looked_ns = now;
-        let before = self.sockets.len();
-        self.sockets.retain(|_, one| {
+        let over = |one: &Socket| {
             let silent = now.saturating_sub(one.last_ns);
-            silent < CLOSED_NS || silent < IDLE_NS && one.finished != [true; 2]
-        });
-        self.sockets.len() < before
+            silent >= IDLE_NS || silent >= CLOSED_NS && one.finished == [true; 2]
+        };
+        let all = self.sockets.iter();
+        let over: Vec<Key> = all
+            .filter(|(_, one)| over(one))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in &over {
+            self.sockets.remove(key);
+        }
+        !over.is_empty()
     }
 
     /// A segment leaves its host: events that come before it.
@@ -147,15 +175,12 @@ impl Tcp {
         options: &Options,
         deliver: &mut impl FnMut(Event<'_>),
     ) {
-        let key = Key {
-            netns: packet.netns,
-            version: packet.ip_version,
-            local: (packet.saddr, packet.sport),
-            remote: (packet.daddr, packet.dport),
-        };
+        let (from, to) = ends(packet);
+        let key = Key::new(packet, from, to);
         if packet.tcp_flags & (SYN | ACK) == SYN {
             // The same number behind data is another connection all the same.
-            let known = self.sockets.get(&key).filter(|one| one.sender.nxt == 0);
+            let known = self.sockets.get(&key, key.hint());
+            let known = known.filter(|one| one.sender.nxt == 0);
             let again = known.is_some_and(|one| one.syn == Some(packet.seq));
             if !again {
                 self.sockets.remove(&key);
@@ -179,14 +204,11 @@ impl Tcp {
         options: &Options,
         deliver: &mut impl FnMut(Event<'_>),
     ) {
-        let key = Key {
-            netns: packet.netns,
-            version: packet.ip_version,
-            local: (packet.daddr, packet.dport),
-            remote: (packet.saddr, packet.sport),
-        };
+        let (from, to) = ends(packet);
+        let key = Key::new(packet, to, from);
         if packet.tcp_flags & (SYN | ACK) == SYN {
-            let same = self.sockets.get(&key).and_then(|one| one.expects);
+            let same = self.sockets.get(&key, key.hint());
+            let same = same.and_then(|one| one.expects);
             if same != Some(packet.seq.wrapping_add(1)) {
                 self.sockets.remove(&key);
             }
@@ -196,6 +218,11 @@ impl Tcp {
             socket.arrives(packet, options, &key, deliver);
         }
     }
+}
+
+/// Addresses and ports of source and destination.
+fn ends(packet: &event::Packet) -> (([u8; 16], u16), ([u8; 16], u16)) {
+    ((packet.saddr, packet.sport), (packet.daddr, packet.dport))
 }
 
 fn header(packet: &event::Packet, kind: Kind, probe: ProbeId) -> Header {
@@ -212,8 +239,8 @@ fn header(packet: &event::Packet, kind: Kind, probe: ProbeId) -> Header {
 macro_rules! state {
     ($event:ident, $socket:ident, $key:ident) => {
         ($event.sk, $event.netns) = ($socket.number, $key.netns);
-        ($event.laddr, $event.lport) = $key.local;
-        ($event.raddr, $event.rport) = $key.remote;
+        ($event.laddr, $event.raddr) = ($key.local.to_ne_bytes(), $key.remote.to_ne_bytes());
+        ($event.lport, $event.rport) = $key.ports;
         $event.ip_version = $key.version;
         $event.state = ESTABLISHED;
         $event.ca_state = $socket.sender.ca_state;
@@ -316,8 +343,8 @@ impl Socket {
                 again.header = header(packet, Kind::SynAckRetransmit, ProbeId::TcpRetransmitSynack);
                 (again.sk, again.request) = (self.number, self.number);
                 (again.netns, again.ip_version) = (key.netns, key.version);
-                (again.laddr, again.lport) = key.local;
-                (again.raddr, again.rport) = key.remote;
+                (again.laddr, again.raddr) = (key.local.to_ne_bytes(), key.remote.to_ne_bytes());
+                (again.lport, again.rport) = key.ports;
                 again.timeouts = 255;
                 deliver(Event::SynAckRetransmit(&again));
             }

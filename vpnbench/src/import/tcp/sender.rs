@@ -23,7 +23,7 @@ const TIMER_MIN: u64 = 900_000;
 /// How late a timer fires at most: two ticks of a kernel with 250 a second, and the queue of a busy host.
 const TIMER_LATE: u64 = 12_000_000;
 /// Samples of the round trip among which the smallest is taken for what is possible at the time.
-const RECENT: usize = 64;
+const RECENT: u64 = 64;
 /// Units that are followed; beyond, the oldest are forgotten.
 const UNITS_MAX: usize = 1 << 16;
 
@@ -67,6 +67,32 @@ pub(super) struct Conclusion {
     pub(super) close: bool,
 }
 
+/// The least of the last [`RECENT`] samples: those that are least of all behind them, in order.
+#[derive(Debug, Default)]
+struct Recent {
+    number: u64,
+    least: VecDeque<(u64, u64)>,
+}
+
+impl Recent {
+    fn push(&mut self, rtt: u64) {
+        self.number += 1;
+        while self.least.back().is_some_and(|(_, last)| *last >= rtt) {
+            self.least.pop_back();
+        }
+        self.least.push_back((self.number, rtt));
+        if let Some((number, _)) = self.least.front()
+            && number + RECENT <= self.number
+        {
+            self.least.pop_front();
+        }
+    }
+
+    fn least(&self) -> Option<u64> {
+        self.least.front().map(|(_, rtt)| *rtt)
+    }
+}
+
 /// One direction of a connection at its sender.
 #[derive(Debug, Default)]
 pub(super) struct Sender {
@@ -84,7 +110,7 @@ pub(super) struct Sender {
     srtt: u64,
     deviation: u64,
     pub(super) min_rtt: u64,
-    recent: VecDeque<u64>,
+    recent: Recent,
     /// Largest byte that was SACKed.
     forward: u64,
     sacked_bytes: u64,
@@ -119,7 +145,7 @@ impl Sender {
     /// The smallest of the last round trips: what went there and back now cannot have been quicker, with queues as
     /// they are.
     pub(super) fn recent_rtt(&self) -> u64 {
-        self.recent.iter().copied().min().unwrap_or(self.min_rtt)
+        self.recent.least().unwrap_or(self.min_rtt)
     }
 
     /// Segments in so many bytes.
@@ -426,10 +452,7 @@ impl Sender {
 
     /// RFC 6298, section 2.
     fn measured(&mut self, rtt: u64) {
-        if self.recent.len() >= RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(rtt);
+        self.recent.push(rtt);
         self.min_rtt = if self.min_rtt == 0 {
             rtt
         } else {
@@ -467,6 +490,19 @@ mod tests {
             sender.sends((20 + number) * MS, number * 1000, number * 1000 + 1000);
         }
         sender
+    }
+
+    #[test]
+    fn the_least_of_the_last_samples() {
+        let mut recent = Recent::default();
+        let mut all = Vec::new();
+        for number in 0..1000u64 {
+            let rtt = number * 7919 % 101 + number / 5;
+            recent.push(rtt);
+            all.push(rtt);
+            let last = &all[all.len().saturating_sub(RECENT as usize)..];
+            assert_eq!(recent.least(), last.iter().copied().min());
+        }
     }
 
     #[test]

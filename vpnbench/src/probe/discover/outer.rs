@@ -13,7 +13,7 @@ use super::route::Way;
 use super::scene::Candidate;
 use super::socket;
 use super::wireguard::Outer;
-use crate::trace::model::OuterSocket;
+use crate::trace::model::{OuterSocket, TunnelKind};
 
 /// Outer devices per tunnel while its remotes are unknown; the kernel's table is small.
 const GUESSES_MAX: usize = 6;
@@ -25,6 +25,8 @@ pub(super) struct Outside {
     netns: u32,
     pub(super) remotes: BTreeSet<(u32, SocketAddr)>,
     mark: Option<u32>,
+    /// Addresses of their own to which sockets without a remote are bound.
+    locals: BTreeSet<(u32, IpAddr)>,
     /// Some sockets may send anywhere.
     open: bool,
 }
@@ -74,15 +76,18 @@ impl Builder<'_> {
         ways.extend(peer.map(|address| (outside.netns, address)));
         ways.dedup();
         for (netns, address) in ways {
-            if let Some(link) = self.outer_device(candidate, netns, address, outside.mark)?
-                && !found
-                    .iter()
-                    .any(|(place, other)| *place == netns && other.ifindex == link.ifindex)
-            {
-                found.push((netns, link));
+            if let Some(link) = self.outer_device(candidate, netns, address, outside.mark)? {
+                add(&mut found, netns, link);
             }
         }
-        if found.is_empty() || (outside.open && peer.is_none()) {
+        let mut open = outside.open;
+        for &(netns, local) in &outside.locals {
+            match self.carrier(candidate, netns, local)? {
+                Some(link) => add(&mut found, netns, link),
+                None => open = true,
+            }
+        }
+        if found.is_empty() || (open && peer.is_none()) {
             self.guess_outer(candidate, outside, &mut found)?;
         }
         Ok(found)
@@ -116,6 +121,20 @@ impl Builder<'_> {
         }
     }
 
+    /// The device with the address that a socket is bound to: what it sends has that address, and what is
+    /// sent to it comes there.
+    fn carrier(
+        &mut self,
+        candidate: &Candidate,
+        netns: u32,
+        local: IpAddr,
+    ) -> Result<Option<Link>, Error> {
+        let own = |link: &Link| netns == candidate.netns && link.ifindex == candidate.link.ifindex;
+        let carries = |link: &Link| link.addresses.iter().any(|&(one, _)| one == local);
+        let mut links = self.scene.links(netns)?.into_iter();
+        Ok(links.find(|link| link.up && carries(link) && !own(link)))
+    }
+
     /// All devices that can reach somebody, while it is not known whom the tunnel talks to.
     fn guess_outer(
         &mut self,
@@ -125,13 +144,10 @@ impl Builder<'_> {
     ) -> Result<(), Error> {
         let before = found.len();
         for link in self.scene.links(outside.netns)? {
-            let usable =
-                link.up && !link.loopback && link.tunnel.is_none() && link.controller.is_none();
-            let listed = found
-                .iter()
-                .any(|(place, other)| *place == outside.netns && other.ifindex == link.ifindex);
-            if usable && !listed && !link.addresses.is_empty() && found.len() < GUESSES_MAX {
-                found.push((outside.netns, link));
+            let up = link.up && !link.loopback && !link.addresses.is_empty();
+            let usable = up && link.controller.is_none() && self.is_wire(candidate, outside, &link);
+            if usable && found.len() < GUESSES_MAX {
+                add(found, outside.netns, link);
             }
         }
         if found.len() > before || found.is_empty() {
@@ -147,6 +163,19 @@ impl Builder<'_> {
             });
         }
         Ok(())
+    }
+
+    /// Whether a device is no tunnel. A TAP device may be a wire in a program, or a virtual machine's.
+    fn is_wire(&mut self, candidate: &Candidate, outside: &Outside, link: &Link) -> bool {
+        let own = outside.netns == candidate.netns && link.ifindex == candidate.link.ifindex;
+        match link.tunnel {
+            None => true,
+            Some(TunnelKind::Tap) if !own => {
+                let other = self.scene.candidate(outside.netns, link.clone());
+                !self.scene.sends_on(&other)
+            }
+            Some(_) => false,
+        }
     }
 
     /// Adds what `--outer ADDR:PORT` names: the port, and the device by the route.
@@ -196,6 +225,14 @@ impl Builder<'_> {
     }
 }
 
+/// Adds a device unless it is listed.
+fn add(found: &mut Vec<(u32, Link)>, netns: u32, link: Link) {
+    let same = |(place, other): &(u32, Link)| *place == netns && other.ifindex == link.ifindex;
+    if !found.iter().any(same) {
+        found.push((netns, link));
+    }
+}
+
 /// The socket of WireGuard in the kernel, which no table lists.
 pub(super) fn kernel_sockets(outer: &Outer, netns: u32) -> Vec<OuterSocket> {
     let socket = |local: IpAddr| OuterSocket {
@@ -236,15 +273,20 @@ pub(super) fn outside(
             .map(|address| (netns, SocketAddr::new(address, 0))),
     );
     let known = asked.is_some_and(|outer| !outer.endpoints.is_empty());
-    let open = !known
-        && sockets
-            .iter()
-            .any(|socket| socket.ip_proto == 17 && socket.remote.is_none());
+    let without = |socket: &&OuterSocket| socket.ip_proto == 17 && socket.remote.is_none();
+    let without = sockets.iter().filter(without).filter(|_| !known);
+    let (free, bound): (Vec<&OuterSocket>, Vec<&OuterSocket>) =
+        without.partition(|socket| socket.local.is_unspecified());
+    let locals = bound
+        .iter()
+        .map(|socket| (socket.netns, socket.local))
+        .collect();
     let mark = asked.map(|outer| outer.fwmark).filter(|&mark| mark != 0);
     Outside {
         netns,
         remotes,
         mark,
-        open,
+        locals,
+        open: !free.is_empty(),
     }
 }

@@ -18,6 +18,18 @@ pub fn clock() -> Clock {
     }
 }
 
+/// RFC 3339 UTC of a clock reading.
+pub fn utc(clock: &Clock) -> String {
+    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(clock.realtime_ns))
+        .ok()
+        .and_then(|moment| {
+            moment
+                .format(&time::format_description::well_known::Rfc3339)
+                .ok()
+        })
+        .unwrap_or_default()
+}
+
 /// The machine.
 pub fn host() -> Host {
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);

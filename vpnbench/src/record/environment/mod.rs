@@ -18,7 +18,7 @@ mod sysctls;
 mod threads;
 mod tools;
 
-pub use host::{clock, host};
+pub use host::{clock, host, utc};
 pub use tools::versions;
 
 /// What could not be read, as sentences.
