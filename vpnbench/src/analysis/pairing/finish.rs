@@ -305,6 +305,7 @@ impl Closing<'_> {
             self.repeated(ends, &mut account);
         }
         self.unproven(sender, &mut account);
+        self.unseen_way(ends, direction, &mut account);
         let share = |part: u64| (far.checked > 0).then(|| part as f64 / far.checked as f64);
         let confidence = share(far.confirmed[rule as usize]);
         let far_is_better = confidence.is_some_and(|sure| sure < SURE)
@@ -376,6 +377,36 @@ impl Closing<'_> {
         if host.captured && !host.wireguard {
             account.lost = Amount::default();
         }
+    }
+
+    /// Inner packets that arrived although no outer packet was seen that carried them: the daemon also sends by a
+    /// device that is not watched. What arrived had left; of the others nothing is proven. Where no outer packet
+    /// was seen at all, nothing says that the right device is watched.
+    fn unseen_way(&mut self, ends: Option<Ends>, direction: &str, account: &mut Account) {
+        let sums = ends.and_then(|ends| self.inner.get(&ends));
+        let arrived = sums.map_or(Amount::default(), |sums| sums.arrived);
+        let seen = account.left.segments + account.duplicated.segments;
+        let message = if account.lost.segments == 0 {
+            return;
+        } else if arrived.segments > seen {
+            account.left = account
+                .left
+                .plus(arrived.minus(account.left).within(account.lost));
+            format!(
+                "daemon-send ({direction}): {} inner packets arrived and only {seen} were seen leaving: the daemon also \
+                 sends by a device that is not watched, so what did not arrive may have been lost there",
+                arrived.segments
+            )
+        } else if seen + account.originated.segments == 0 {
+            format!(
+                "daemon-send ({direction}): no outer packet was seen leaving: the daemon lost all, or sends by a device \
+                 that is not watched"
+            )
+        } else {
+            return;
+        };
+        account.lost = Amount::default();
+        self.problems.push(Problem::info("pairing", message));
     }
 
     fn daemon_receive(&mut self, receiver: u16, sender: Option<u16>, direction: &str) {
@@ -498,10 +529,12 @@ impl Closing<'_> {
         let start = self.context.start.clock.monotonic_ns;
         if let Some(between) = self.between.get(&ends) {
             let mut row = between.wire.row(Stage::Wire, &direction, start);
-            row.confidence = Some(1.0);
+            let by_order = 2 * sums.by_order > sums.arrived.segments;
+            let method = if by_order { "order" } else { "numbers" };
+            row.confidence = (sums.by_order == 0).then_some(1.0);
             row.uncertainty_us = self.clock_uncertainty_us(ends);
             if row.packets > 0 {
-                self.push_stage(row, "numbers", None, &account);
+                self.push_stage(row, method, None, &account);
             }
         }
         self.push_account(Stage::Wire, &direction, "sequence", &account, ends.0);

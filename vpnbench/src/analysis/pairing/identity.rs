@@ -6,6 +6,7 @@
 //! | WireGuard data | low 32 bits of the transport counter, one per packet | whitepaper section 5.4.6 |
 //! | ICMP echo | sequence number | RFC 792, RFC 4443 |
 //! | other IPv4 with an identification | IP ID, one per packet; one for a whole batch of UDP_SEGMENT | RFC 6864; Linux `ip_select_ident_segs` counts per connected socket |
+//! | UDP whose IP ID is always 0, on another host | the place in its batch of UDP_SEGMENT ([`between_hosts`]) | Linux `inet_gso_segment` |
 //! | anything else | its order among packets of equal flow and look | - |
 //!
 //! The salt tells transmissions of the same numbers apart (TCP timestamps, else the IP ID).
@@ -16,6 +17,7 @@ use rustc_hash::FxHasher;
 use vpnbench_common::event::{self, packet_flags};
 
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
@@ -123,6 +125,18 @@ pub fn numbered_zero(packet: &event::Packet) -> Option<Identity> {
         length: packet.segments(),
         salt: 0,
     })
+}
+
+/// What a packet is looked for by on another host. All batches of an unconnected UDP socket have the
+/// identification 0 (`ip_select_ident_segs` with DF set, include/net/ip.h), and whatever cuts them counts up from
+/// there: on the way a datagram's 0 is a number.
+#[must_use]
+pub fn between_hosts(packet: &event::Packet, id: Identity) -> Identity {
+    let datagram = packet.ip_proto == UDP && id.numbering == Numbering::Order;
+    datagram
+        .then(|| numbered_zero(packet))
+        .flatten()
+        .unwrap_or(id)
 }
 
 /// What packets of one flow without a number differ in: size, and for TCP what they acknowledge.

@@ -44,7 +44,7 @@ use crate::trace::Event;
 use crate::trace::model::{Start, TunnelKind};
 pub use finish::Output;
 use host::Host;
-use identity::{Identity, identity};
+use identity::{Identity, between_hosts, identity};
 use journeys::{Journey, Journeys};
 use transit::{Closed, Hit, Transit};
 use units::{Shape, Unit, Units};
@@ -228,9 +228,10 @@ impl Pairing {
         if let Some(unit) = self.inner.get_mut(number) {
             fill(unit);
         }
-        if let Some(id) = id.as_ref().filter(|_| !self.alone) {
+        if let Some(id) = id.filter(|_| !self.alone) {
+            let id = between_hosts(packet, id);
             self.tunnel
-                .depart(host, packet, id, number, &mut self.closed);
+                .depart(host, packet, &id, number, &mut self.closed);
             self.note_fates(id.flow);
         }
         let one = &mut self.hosts[host as usize];
@@ -354,8 +355,10 @@ impl Pairing {
             }
             None => self.outer.push(unit),
         };
-        if let Some(id) = &id {
-            self.wire.depart(host, packet, id, number, &mut self.closed);
+        if let Some(id) = id {
+            let id = between_hosts(packet, id);
+            self.wire
+                .depart(host, packet, &id, number, &mut self.closed);
             self.note_fates(id.flow);
         }
     }
@@ -374,8 +377,10 @@ impl Pairing {
         let one = &mut self.hosts[host as usize];
         one.carried[0].outer(packet, id.as_ref());
         one.fragments.0 += u64::from(packet.frag & 0x3fff != 0);
-        if let Some(id) = id.as_ref().filter(|_| !self.alone) {
-            self.wire.depart(host, packet, id, number, &mut self.closed);
+        if let Some(id) = id.filter(|_| !self.alone) {
+            let id = between_hosts(packet, id);
+            self.wire
+                .depart(host, packet, &id, number, &mut self.closed);
             self.note_fates(id.flow);
         }
     }
@@ -383,8 +388,9 @@ impl Pairing {
     fn outer_rx(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
         let now = packet.header.time_ns;
         self.hits.clear();
-        if let Some(id) = &id {
-            self.wire.arrive(host, packet, id, &mut self.hits);
+        if let Some(id) = id {
+            let id = between_hosts(packet, id);
+            self.wire.arrive(host, packet, &id, &mut self.hits);
         }
         for hit in &self.hits {
             let from = self.outer.get(hit.unit).map_or(host, |unit| unit.host);
@@ -460,8 +466,9 @@ impl Pairing {
             one.to_tcp.come(packet.skb, Entry::new(packet, 0, id));
         }
         self.hits.clear();
-        if let Some(id) = &id {
-            self.tunnel.arrive(host, packet, id, &mut self.hits);
+        if let Some(id) = id {
+            let id = between_hosts(packet, id);
+            self.tunnel.arrive(host, packet, &id, &mut self.hits);
         }
         let outer = self.pairs[rule as usize]
             .first()
@@ -524,11 +531,15 @@ impl Pairing {
             if stage == Stage::TunQueue
                 && let Some(id) = entry.and_then(|entry| entry.id)
             {
+                let id = between_hosts(&packet, id);
                 self.tunnel.dropped(&id, drop.skb);
             }
             return;
         }
-        let on_wire = id.and_then(|id| self.wire.dropped(&id, drop.skb));
+        let on_wire = id.and_then(|id| {
+            let id = between_hosts(&packet, id);
+            self.wire.dropped(&id, drop.skb)
+        });
         if on_wire.is_none() {
             self.elsewhere.add(packet.segments(), packet.len);
         }

@@ -243,6 +243,48 @@ fn what_is_freed_with_a_socket_is_not_lost_on_the_way() {
     assert_eq!(output.ledger.drops_elsewhere.units, 20);
 }
 
+/// The sender's daemon uses a device that is not watched: what arrived was not lost in it, and what did not
+/// is lost there or on the way.
+#[test]
+fn what_leaves_by_another_device_is_not_lost_in_the_daemon() {
+    let mut fates = [(Fate::Arrives, 1420); 40];
+    fates[7].0 = Fate::WireLoss;
+    let mut records = record(&fates).0;
+    // Only a handshake goes the watched way.
+    let mut kept = 0;
+    records.retain(|record| {
+        let event = Event::from_record(record).expect("a record of a known kind");
+        let sends = matches!(event, Event::Packet(packet)
+            if [Tap::OuterQueue as u8, Tap::OuterTx as u8].contains(&packet.tap));
+        kept += u32::from(sends);
+        !sends || kept <= 4
+    });
+    let output = analyse(&records, &BTreeMap::new());
+    assert_eq!(lost_in(&output, "daemon-send"), 0, "{:?}", output.ledger);
+    let row = output
+        .ledger
+        .stages
+        .iter()
+        .find(|row| row.name == "daemon-send");
+    let row = row.expect("a row");
+    assert_eq!((row.entered, row.left, row.unexplained), (40, 39, 1));
+    assert_eq!(output.ledger.balanced, Some(false));
+    assert!(output.losses.iter().all(|loss| loss.stage != "daemon-send"));
+}
+
+/// Nothing at all is seen leaving: the daemon may be dead, or the wrong device is watched.
+#[test]
+fn without_any_outer_packet_no_loss_is_proven() {
+    let mut fates = [(Fate::DaemonLoss, 1420); 40];
+    let output = analyse(&record(&fates).0, &BTreeMap::new());
+    assert_eq!(lost_in(&output, "daemon-send"), 0, "{:?}", output.ledger);
+    assert_eq!(output.ledger.balanced, Some(false));
+    // One that is seen is enough.
+    fates[0].0 = Fate::Arrives;
+    let output = analyse(&record(&fates).0, &BTreeMap::new());
+    assert_eq!(lost_in(&output, "daemon-send"), 39);
+}
+
 #[test]
 fn times_are_those_of_the_model() {
     let output = analyse(&record(&[(Fate::Arrives, 1420); 100]).0, &BTreeMap::new());

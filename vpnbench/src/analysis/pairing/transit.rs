@@ -15,6 +15,7 @@ use vpnbench_common::event;
 
 use super::amount::Amount;
 use super::identity::{Identity, Numbering, Unwrap};
+use batches::Sizes;
 
 /// A departure that has not arrived after this long is lost. Longer than any queue this side of
 /// seconds of bufferbloat.
@@ -45,8 +46,7 @@ struct Departure {
     bytes: u32,
     salt: u32,
     skb: u64,
-    /// Payload bytes of a segment.
-    segment_size: u32,
+    sizes: Sizes,
     /// Of a batch: which of its datagrams have arrived, by place.
     places: u128,
 }
@@ -98,6 +98,8 @@ pub struct Sums {
     pub unknown: Amount,
     /// Given up for lack of room: fate unknown.
     pub evicted: Amount,
+    /// Segments of those that arrived that only their order or their place in a batch tells apart.
+    pub by_order: u64,
 }
 
 impl Sums {
@@ -111,6 +113,7 @@ impl Sums {
         self.inside = self.inside.plus(other.inside);
         self.unknown = self.unknown.plus(other.unknown);
         self.evicted = self.evicted.plus(other.evicted);
+        self.by_order += other.by_order;
     }
 }
 
@@ -127,16 +130,25 @@ pub struct Flow {
     pub version: u8,
     /// Destination address.
     pub destination: [u8; 16],
+    /// Its packets without payload differ in what they acknowledge.
+    tcp: bool,
     /// What it came to.
     pub sums: Sums,
     numbers: Unwrap,
     first: VecDeque<Departure>,
     again: VecDeque<Departure>,
     slowest_ns: u64,
+    fastest_ns: u64,
+    last_departed_ns: u64,
+    last_arrived_ns: u64,
+    /// When the last that arrived in a flow of batches had left.
+    last_hit_ns: u64,
     /// Where the last arrival was found among the first departures: the next one is there or behind it.
     near: usize,
     /// A batch was among the departures.
     batched: bool,
+    /// All departures have the number 0, which is the place in a batch ([`super::identity::between_hosts`]).
+    all_alike: bool,
 }
 
 /// All flows between hosts on one level (inner or outer).
@@ -237,13 +249,19 @@ impl Flow {
             numbering: id.numbering,
             version: packet.ip_version,
             destination: packet.daddr,
+            tcp: packet.ip_proto == 6,
             sums: Sums::default(),
             numbers: Unwrap::default(),
             first: VecDeque::new(),
             again: VecDeque::new(),
             slowest_ns: 0,
+            fastest_ns: u64::MAX,
+            last_departed_ns: 0,
+            last_arrived_ns: 0,
+            last_hit_ns: 0,
             near: 0,
             batched: false,
+            all_alike: id.numbering == Numbering::IpId && id.start == 0,
         }
     }
 
@@ -254,6 +272,7 @@ impl Flow {
     fn depart(&mut self, packet: &event::Packet, id: &Identity, unit: u64) -> bool {
         let segments = packet.segments();
         self.sums.departed.add(segments, packet.len);
+        self.last_departed_ns = packet.header.time_ns;
         let start = if id.numbering == Numbering::Order {
             self.numbers.last_plus(i64::from(id.length))
         } else {
@@ -275,9 +294,10 @@ impl Flow {
             bytes: packet.len,
             salt: id.salt,
             skb: packet.skb,
-            segment_size: batches::segment_size(packet),
+            sizes: Sizes::of(packet),
             places: 0,
         };
+        self.all_alike &= id.start == 0;
         if self.departs_in_batches(id, segments) {
             self.insert_batch(departure);
             return false;
@@ -305,20 +325,27 @@ impl Flow {
         let now = packet.header.time_ns;
         let left = if id.numbering == Numbering::Order {
             self.arrive_by_look(packet, id, hits)
-        } else if self.batched {
+        } else if self.batched || self.all_alike {
             let start = self.numbers.peek(id.start, id.numbering.bits());
-            self.arrive_in_batches(start, segments, batches::segment_size(packet), hits)
+            self.arrive_in_batches(start, segments, Sizes::of(packet), hits)
         } else {
             self.arrive_by_number(id, segments, hits)
         };
+        self.last_arrived_ns = now;
         for hit in hits.iter() {
-            self.slowest_ns = self.slowest_ns.max(now.saturating_sub(hit.departed_ns));
+            let took = now.saturating_sub(hit.departed_ns);
+            self.slowest_ns = self.slowest_ns.max(took);
+            self.fastest_ns = self.fastest_ns.min(took);
+            self.last_hit_ns = hit.departed_ns;
             let fresh = hit.segments - hit.duplicates;
             let share =
                 |part: u32| u64::from(hit.bytes) * u64::from(part) / u64::from(hit.segments.max(1));
             self.sums
                 .arrived
                 .add_parts(u64::from(fresh > 0), fresh, share(fresh));
+            if self.is_by_order() {
+                self.sums.by_order += u64::from(fresh);
+            }
             self.sums.duplicated.add_parts(
                 u64::from(hit.duplicates > 0),
                 hit.duplicates,
@@ -443,7 +470,10 @@ impl Flow {
             // Fast flows are not waited for that long: what came later and arrived long ago has passed it.
             let age = now.saturating_sub(front.time_ns);
             let passed = front.missing == 0 || age > (4 * self.slowest_ns).max(PASSED_NS);
-            let done = passed && self.first.len() > KEPT;
+            // Where all have one number, one that came before looks like one that is yet to come.
+            let kept = if self.is_by_order() { 0 } else { KEPT };
+            let done =
+                passed && self.first.len() > KEPT || front.missing == 0 && self.first.len() > kept;
             if !done && front.time_ns.saturating_add(PATIENCE_NS) > now {
                 break;
             }
@@ -485,8 +515,23 @@ impl Flow {
         count
     }
 
+    /// Whether only their size and order, or their place in a batch, tell these packets apart.
+    fn is_by_order(&self) -> bool {
+        self.numbering == Numbering::Order && !self.tcp || self.all_alike
+    }
+
+    /// What arrived last may have been the last that left: then nothing in front of it is on its way.
+    fn ran_empty(&self) -> bool {
+        let earliest = self.last_departed_ns.saturating_add(self.fastest_ns);
+        self.is_by_order() && self.last_arrived_ns >= earliest
+    }
+
     fn finish(&mut self, now: u64, closed: &mut Vec<Closed>) {
-        let limit = inside_limit(self.slowest_ns);
+        // Where an arrival takes the place of a lost packet, those that are left over are the youngest.
+        let limit = match self.ran_empty() {
+            true => 0,
+            false => inside_limit(self.slowest_ns),
+        };
         let all: Vec<Departure> = self.first.drain(..).chain(self.again.drain(..)).collect();
         for one in all {
             if one.missing > 0 && now.saturating_sub(one.time_ns) <= limit {

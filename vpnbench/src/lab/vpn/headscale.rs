@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::End;
 use super::adapter::Adapter;
 use super::job::{self, Job, Transport};
-use super::tailscaled::{self, CONTROL_PORT, START_LIMIT, Settings};
+use super::tailscaled::{self, CONTROL_PORT, START_LIMIT, STUN_PORT, Settings};
 use crate::lab::error::{LabError, Result};
 use crate::lab::wait;
 
@@ -34,7 +34,11 @@ fn start_control(job: &mut Job<'_, '_>) -> Result<String> {
     job::write(&relays, &relay_map(&first.host.ipv4.to_string()))?;
     let configuration = folder.join("config.yaml");
     let address = tailscaled::control_address(job);
-    job::write_json(&configuration, &configure(&folder, &relays, &address))?;
+    let stun = tailscaled::stun_address(job);
+    job::write_json(
+        &configuration,
+        &configure(&folder, &relays, &address, &stun),
+    )?;
     let configuration = configuration.to_string_lossy();
     let control = job.daemon(&first, "headscale", &["-c", &configuration, "serve"])?;
     job::wait_for_port(&control, Transport::Tcp, CONTROL_PORT, START_LIMIT)?;
@@ -59,16 +63,16 @@ fn start_control(job: &mut Job<'_, '_>) -> Result<String> {
         .ok_or_else(|| LabError::failed("creating", "a key with headscale")("it printed nothing"))
 }
 
-/// headscale refuses an empty map of relays; this one's only relay is a closed port.
+/// The map of relays, which must not be empty: one that relays nothing and tells hosts their addresses (STUN).
 fn relay_map(address: &str) -> String {
     format!(
-        "regions:\n  900:\n    regionid: 900\n    regioncode: none\n    regionname: none\n    \
+        "regions:\n  900:\n    regionid: 900\n    regioncode: lab\n    regionname: lab\n    \
          nodes:\n      - name: 900a\n        regionid: 900\n        hostname: {address}\n        \
-         ipv4: {address}\n        stunport: -1\n        derpport: 9\n"
+         ipv4: {address}\n        ipv6: none\n        stunport: {STUN_PORT}\n        stunonly: true\n"
     )
 }
 
-fn configure(folder: &Path, relays: &Path, address: &str) -> Value {
+fn configure(folder: &Path, relays: &Path, address: &str, stun: &str) -> Value {
     json!({
         "server_url": format!("http://{address}"),
         "listen_addr": address,
@@ -81,7 +85,16 @@ fn configure(folder: &Path, relays: &Path, address: &str) -> Value {
             "allocation": "sequential",
         },
         "derp": {
-            "server": { "enabled": false },
+            "server": {
+                "enabled": true,
+                "region_id": 900,
+                "region_code": "lab",
+                "region_name": "lab",
+                "verify_clients": false,
+                "automatically_add_embedded_derp_region": false,
+                "stun_listen_addr": stun,
+                "private_key_path": folder.join("derp.key"),
+            },
             "urls": [],
             "paths": [relays],
             "auto_update_enabled": false,

@@ -298,8 +298,8 @@ pub const SOURCES: &[Source] = &[
         prefer_cached: false,
         quirks: &[
             "Addresses come from the coordination server, 100.64.0.0/10; MTU 1280.",
-            "No DERP relay: the map names one region at an address of the first host where nothing \
-             listens, because headscale refuses an empty map. Hosts must reach each other directly.",
+            "No DERP relay: the map's only server answers STUN and relays nothing. Hosts must reach each \
+             other directly.",
         ],
     },
     Source {

@@ -20,7 +20,9 @@ impl Adapter for Tailscale {
     fn start(job: &mut Job<'_, '_>, settings: &Settings) -> Result<Vec<End>> {
         let first = job.places[0];
         let address = tailscaled::control_address(job);
-        let control = job.daemon(&first, "vpnbench-tailscale-control", &["-listen", &address])?;
+        let stun = tailscaled::stun_address(job);
+        let arguments = ["-listen", &address, "-stun", &stun];
+        let control = job.daemon(&first, "vpnbench-tailscale-control", &arguments)?;
         job::wait_for_port(&control, Transport::Tcp, CONTROL_PORT, START_LIMIT)?;
         tailscaled::join_all(job, settings, None)
     }

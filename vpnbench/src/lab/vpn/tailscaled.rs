@@ -1,5 +1,6 @@
 //! What headscale and tailscale share: tailscaled on a real device, joined to a coordination server
-//! on the first host. No relay, nothing outside the run's namespaces.
+//! on the first host. No relay, nothing outside the run's namespaces. The first host answers STUN: a tailscaled that
+//! hears no answer takes its socket for broken and opens it anew every half minute, and packets are lost with that.
 
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::lab::wait;
 
 /// Port of the coordination server.
 pub(super) const CONTROL_PORT: u16 = 8080;
+/// Port of the STUN server.
+pub(super) const STUN_PORT: u16 = 3478;
 pub(super) const START_LIMIT: Duration = Duration::from_secs(20);
 /// tailscaled calls itself running once it has a live peer; until the second host has joined there
 /// is none, so `tailscale up` is not waited for beyond this.
@@ -25,17 +28,30 @@ const UP_TIMED_OUT: &str = "timeout waiting for Tailscale service to enter a Run
 pub(super) struct Settings {
     /// UDP port of tailscaled.
     pub(super) port: u16,
+    /// Coalescing of TCP segments on the way into the device; false sets `TS_TUN_DISABLE_TCP_GRO`.
+    pub(super) tun_tcp_gro: bool,
+    /// Coalescing of UDP datagrams on the way into the device; false sets `TS_TUN_DISABLE_UDP_GRO`.
+    pub(super) tun_udp_gro: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { port: 41641 }
+        Settings {
+            port: 41641,
+            tun_tcp_gro: true,
+            tun_udp_gro: true,
+        }
     }
 }
 
 /// Address of the coordination server, on the first host.
 pub(super) fn control_address(job: &Job<'_, '_>) -> String {
     format!("{}:{CONTROL_PORT}", job.places[0].host.ipv4)
+}
+
+/// Address of the STUN server, on the first host.
+pub(super) fn stun_address(job: &Job<'_, '_>) -> String {
+    format!("{}:{STUN_PORT}", job.places[0].host.ipv4)
 }
 
 /// Starts tailscaled on every host and joins it, with an authentication key where one is needed.
@@ -77,7 +93,13 @@ fn join(
     // Otherwise it would try to upload its logs.
     arguments.push("--no-logs-no-support");
     // Otherwise it would keep log settings in /var/lib/tailscale.
-    let environment = [("TS_LOGS_DIR", folder.as_str())];
+    let mut environment = vec![("TS_LOGS_DIR", folder.as_str())];
+    let switches = [
+        ("TS_TUN_DISABLE_TCP_GRO", settings.tun_tcp_gro),
+        ("TS_TUN_DISABLE_UDP_GRO", settings.tun_udp_gro),
+    ];
+    let off = switches.into_iter().filter(|(_, on)| !on);
+    environment.extend(off.map(|(name, _)| (name, "true")));
     let daemon = job.daemon_with(place, "tailscaled", &arguments, &environment)?;
     let what = "tailscaled to open its socket";
     wait::until(what, START_LIMIT, &[&daemon], || {
