@@ -1,6 +1,6 @@
 //! The queues and daemons of one host (network namespace).
 
-use vpnbench_common::event;
+use vpnbench_common::event::{self, packet_flags};
 
 use super::amount::Amount;
 use super::carried::Carried;
@@ -9,7 +9,7 @@ use super::identity::Identity;
 use super::socket::Sockets;
 use super::units::Shape;
 use super::waiting::{Entry, Waiting};
-use super::{KEEPALIVE_BYTES, has_counter};
+use super::{KEEPALIVE_BYTES, handshake, has_counter};
 use crate::analysis::ledger::Account;
 use crate::analysis::stages::{Delays, Stage};
 
@@ -155,15 +155,16 @@ impl Host {
         }
     }
 
-    /// Whether an outer packet is WireGuard's own: a handshake or a keepalive.
+    /// Whether an outer packet is WireGuard's own: a handshake or a keepalive, or what else the daemon sends from the
+    /// same socket. Batches are data; their first bytes can often not be read, so no counter is seen in them.
     pub(crate) fn is_own(&mut self, packet: &event::Packet) -> bool {
         let counter = has_counter(packet);
         self.wireguard |= counter;
         if counter {
-            packet.payload_len == KEEPALIVE_BYTES
-        } else {
-            self.wireguard && packet.ip_proto == 17
+            return packet.payload_len == KEEPALIVE_BYTES;
         }
+        let read = packet.flags & packet_flags::UDP_READ != 0 || handshake(packet.payload_len);
+        self.wireguard && packet.ip_proto == 17 && packet.segments() == 1 && read
     }
 
     /// Sums of a daemon's stage.

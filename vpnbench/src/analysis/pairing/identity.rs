@@ -139,6 +139,18 @@ pub fn between_hosts(packet: &event::Packet, id: Identity) -> Identity {
         .unwrap_or(id)
 }
 
+/// What else a WireGuard packet may be known by on another host: a batch whose first bytes could not be read shows no
+/// counter, its datagrams do once something has cut it.
+#[must_use]
+pub fn without_counter(packet: &event::Packet, id: &Identity) -> Option<Identity> {
+    if id.numbering != Numbering::TunnelCounter {
+        return None;
+    }
+    let mut packet = *packet;
+    packet.flags &= !packet_flags::WIREGUARD;
+    Some(between_hosts(&packet, identity(&packet)?))
+}
+
 /// What packets of one flow without a number differ in: size, and for TCP what they acknowledge.
 fn look(packet: &event::Packet) -> u32 {
     let mut hasher = FxHasher::default();

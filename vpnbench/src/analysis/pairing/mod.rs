@@ -532,13 +532,13 @@ impl Pairing {
                 && let Some(id) = entry.and_then(|entry| entry.id)
             {
                 let id = between_hosts(&packet, id);
-                self.tunnel.dropped(&id, drop.skb);
+                self.tunnel.dropped(&packet, &id);
             }
             return;
         }
         let on_wire = id.and_then(|id| {
             let id = between_hosts(&packet, id);
-            self.wire.dropped(&id, drop.skb)
+            self.wire.dropped(&packet, &id)
         });
         if on_wire.is_none() {
             self.elsewhere.add(packet.segments(), packet.len);

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use vpnbench_common::event;
 
 use super::amount::Amount;
-use super::identity::{Identity, Numbering, Unwrap};
+use super::identity::{Identity, Numbering, Unwrap, without_counter};
 use batches::Sizes;
 
 /// A departure that has not arrived after this long is lost. Longer than any queue this side of
@@ -200,6 +200,14 @@ impl Transit {
         id: &Identity,
         hits: &mut Vec<Hit>,
     ) -> Option<u32> {
+        let other = without_counter(packet, id).filter(|other| {
+            self.flows.contains_key(&other.flow)
+                && !self
+                    .flows
+                    .get(&id.flow)
+                    .is_some_and(|flow| flow.has_left(id))
+        });
+        let id = other.as_ref().unwrap_or(id);
         let flow = self.flows.get_mut(&id.flow)?;
         if flow.from == host {
             return None;
@@ -209,22 +217,16 @@ impl Transit {
     }
 
     /// A unit that had left was dropped for a known reason; it is no longer waited for.
-    pub fn dropped(&mut self, id: &Identity, skb: u64) -> Option<u64> {
-        self.flows.get_mut(&id.flow)?.dropped(id, skb)
+    pub fn dropped(&mut self, packet: &event::Packet, id: &Identity) -> Option<u64> {
+        let mut drop = |id: &Identity| self.flows.get_mut(&id.flow)?.dropped(id, packet.skb);
+        drop(id).or_else(|| drop(&without_counter(packet, id)?))
     }
 
     /// Whether these numbers have left `host` already.
     #[must_use]
     pub fn has_left(&self, host: u16, id: &Identity) -> bool {
-        self.flows.get(&id.flow).is_some_and(|flow| {
-            flow.from == host && id.numbering != Numbering::Order && {
-                let start = flow.numbers.peek(id.start, id.numbering.bits());
-                let at = flow
-                    .first
-                    .partition_point(|one| one.start + one.length <= start);
-                flow.first.get(at).is_some_and(|one| one.start <= start)
-            }
-        })
+        let flow = self.flows.get(&id.flow);
+        flow.is_some_and(|flow| flow.from == host && flow.has_left(id))
     }
 
     /// Ends all flows: what has not arrived within the flow's own experience is missing, the rest
@@ -267,6 +269,17 @@ impl Flow {
 
     fn len(&self) -> usize {
         self.first.len() + self.again.len()
+    }
+
+    /// Whether these numbers are among the departures.
+    fn has_left(&self, id: &Identity) -> bool {
+        let start = self.numbers.peek(id.start, id.numbering.bits());
+        let covering = |one: &Departure| one.start <= start;
+        id.numbering != Numbering::Order
+            && self
+                .first
+                .get(self.first_behind(start))
+                .is_some_and(covering)
     }
 
     fn depart(&mut self, packet: &event::Packet, id: &Identity, unit: u64) -> bool {

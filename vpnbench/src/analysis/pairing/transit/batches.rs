@@ -172,6 +172,7 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable;
+    use vpnbench_common::event::packet_flags;
 
     use super::super::{Closed, Transit};
     use super::*;
@@ -260,6 +261,35 @@ mod tests {
         // Alone when they left, put together on the way.
         let alone = [(1, 1000); 5];
         assert_eq!(arrive(depart(&alone), &[(0, 4, 1000)]), [4, 1, 0]);
+    }
+
+    /// WireGuard: no counter can be read in a batch, and one in each datagram that was cut out of it.
+    #[test]
+    fn counters_that_show_only_behind_the_cut() {
+        let (mut transit, mut left) = (Transit::default(), Vec::new());
+        let counted = |ip_id: u32, counter: u32| {
+            let mut packet = datagram(ip_id, 1, 1000);
+            (packet.flags, packet.marker) = (packet_flags::WIREGUARD, counter);
+            packet
+        };
+        // Counters 40, 41 to 43, 44.
+        for packet in [counted(7, 40), datagram(8, 3, 1000), counted(9, 44)] {
+            let id = identity(&packet).unwrap();
+            transit.depart(1, &packet, &id, 0, &mut left);
+        }
+        let mut unknown = 0;
+        for (ip_id, counter) in [(7, 40), (8, 41), (10, 43), (9, 44)] {
+            let packet = counted(ip_id, counter);
+            let id = identity(&packet).unwrap();
+            unknown += transit
+                .arrive(2, &packet, &id, &mut Vec::new())
+                .unwrap_or(1);
+        }
+        let flows = transit.finish(60_000_000_000, &mut Vec::new());
+        let sum = |of: fn(&Flow) -> u64| -> u64 { flows.iter().map(|(_, flow)| of(flow)).sum() };
+        assert_eq!(unknown, 0);
+        assert_eq!(sum(|flow| flow.sums.arrived.segments), 4);
+        assert_eq!(sum(|flow| flow.sums.missing.segments), 1);
     }
 
     /// Ten datagrams of one size without an identification, 1 ms apart, take 2 ms; the fifth is lost.
