@@ -1,6 +1,6 @@
-//! The analyses in two lanes that share nothing, so that each can have a thread of its own: what follows
-//! connections and flows, and what follows packets on their path with everything else. The cut is where both are
-//! about as costly with what the thread that reads a recording does beside one of them.
+//! The analyses in lanes that share nothing, so that two threads can have them: what follows connections and flows,
+//! what follows packets on their path with everything else, and what counts packets, which goes with either.
+//! The cuts are where both threads have about as much to do, one of which also reads the recording.
 
 use std::collections::BTreeMap;
 
@@ -48,35 +48,24 @@ pub struct Senders<'a> {
     silences: &'a mut super::stalls::Silences,
 }
 
+/// What counts packets at their taps.
+pub struct Counting<'a> {
+    taps: &'a mut super::taps::Taps,
+    coalescing: &'a mut super::coalescing::Coalesce,
+    series: &'a mut super::benchmark::series::Series,
+}
+
 /// All other analyses.
 pub struct Path<'a> {
     counts: &'a mut Counts,
-    taps: &'a mut super::taps::Taps,
     drops: &'a mut super::drops::Drops,
     threads: &'a mut super::threads::Threads,
     syscalls: &'a mut super::syscalls::Syscalls,
     stacks: &'a mut super::stacks::Stacks,
     pairing: &'a mut super::pairing::Pairing,
-    coalescing: &'a mut super::coalescing::Coalesce,
-    series: &'a mut super::benchmark::series::Series,
 }
 
 impl Senders<'_> {
-    /// Whether an event says anything about senders; others need not be given.
-    #[inline]
-    #[must_use]
-    pub fn want(event: &Event<'_>) -> bool {
-        matches!(
-            event,
-            Event::Packet(_)
-                | Event::TcpProbe(_)
-                | Event::Retransmit(_)
-                | Event::SynAckRetransmit(_)
-                | Event::CongState(_)
-                | Event::SockState(_)
-        )
-    }
-
     /// Takes one event, in time order.
     #[inline]
     pub fn observe(&mut self, event: &Event<'_>) {
@@ -87,21 +76,12 @@ impl Senders<'_> {
     }
 }
 
-impl Path<'_> {
-    /// Takes one event, in time order.
+impl Counting<'_> {
+    /// Takes one event, in time order; `is_read` as [`Path::observe`] says.
     #[inline]
-    pub fn observe(&mut self, event: &Event<'_>) {
-        self.counts.observe(event);
+    pub fn observe(&mut self, event: &Event<'_>, is_read: bool) {
         self.taps.observe(event);
-        // Nearly all events are packets and segments, of which these know nothing.
-        if !matches!(event, Event::Packet(_) | Event::TcpProbe(_)) {
-            self.drops.observe(event);
-            self.syscalls.observe(event);
-            self.stacks.observe(event);
-        }
-        self.threads.observe(event);
         self.coalescing.observe(event);
-        let is_read = self.pairing.observe(event);
         if let Event::Taken(taken) = event
             && is_read
         {
@@ -111,9 +91,25 @@ impl Path<'_> {
     }
 }
 
+impl Path<'_> {
+    /// Takes one event, in time order. Whether it is a read from a tunnel device, which captures do not have.
+    #[inline]
+    pub fn observe(&mut self, event: &Event<'_>) -> bool {
+        self.counts.observe(event);
+        // Nearly all events are packets and segments, of which these know nothing.
+        if !matches!(event, Event::Packet(_) | Event::TcpProbe(_)) {
+            self.drops.observe(event);
+            self.syscalls.observe(event);
+            self.stacks.observe(event);
+        }
+        self.threads.observe(event);
+        self.pairing.observe(event)
+    }
+}
+
 impl Analyses {
-    /// The analyses in two parts, each of which takes all events it wants.
-    pub fn lanes(&mut self) -> (Senders<'_>, Path<'_>) {
+    /// The analyses in parts, each of which takes all events it wants.
+    pub fn lanes(&mut self) -> (Senders<'_>, Path<'_>, Counting<'_>) {
         let senders = Senders {
             connections: &mut self.connections,
             reordering: &mut self.reordering,
@@ -122,15 +118,17 @@ impl Analyses {
         };
         let path = Path {
             counts: &mut self.counts,
-            taps: &mut self.taps,
             drops: &mut self.drops,
             threads: &mut self.threads,
             syscalls: &mut self.syscalls,
             stacks: &mut self.stacks,
             pairing: &mut self.pairing,
+        };
+        let counting = Counting {
+            taps: &mut self.taps,
             coalescing: &mut self.coalescing,
             series: &mut self.series,
         };
-        (senders, path)
+        (senders, path, counting)
     }
 }

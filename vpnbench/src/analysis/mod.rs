@@ -246,9 +246,10 @@ impl Analyses {
 
     /// Takes one event, in time order.
     pub fn observe(&mut self, event: &Event<'_>) {
-        let (mut senders, mut path) = self.lanes();
+        let (mut senders, mut path, mut counting) = self.lanes();
         senders.observe(event);
-        path.observe(event);
+        let is_read = path.observe(event);
+        counting.observe(event, is_read);
     }
 
     /// Ends all analyses and joins their outputs.

@@ -149,7 +149,12 @@ impl Reorder {
     pub fn observe(&mut self, event: &Event<'_>) {
         match event {
             Event::Packet(packet) => {
-                if let Some(id) = identity(packet) {
+                // Pure acknowledgements repeat numbers; fragments and packets without a number have none.
+                let acknowledgement = packet.ip_proto == 6 && packet.payload_len == 0;
+                if !acknowledgement
+                    && !packet.is_later_fragment()
+                    && let Some(id) = identity(packet)
+                {
                     self.packet(packet, &id);
                 }
             }
@@ -159,11 +164,6 @@ impl Reorder {
     }
 
     fn packet(&mut self, packet: &event::Packet, id: &Identity) {
-        // Pure acknowledgements repeat numbers; fragments and packets without a number have none.
-        let acknowledgement = packet.ip_proto == 6 && packet.payload_len == 0;
-        if acknowledgement || packet.is_later_fragment() {
-            return;
-        }
         let key = |flow: u64| FlowKey {
             flow,
             netns: packet.netns,

@@ -2,8 +2,8 @@
 //! follows, with batches of what it wants.
 //!
 //! What is read is copied once, into the batches of the lane beside; the reader's own lane takes it where it is.
-//! Captures are costly to read and little is to be said about their path, so there the senders are beside; of a
-//! trace it is the other way round.
+//! Captures are costly to read and little is to be said about their path, so there the senders are beside, and with
+//! them what counts packets; of a trace it is the other way round.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -12,8 +12,9 @@ use crate::analysis::Analyses;
 use crate::analysis::lanes::{Path, Senders};
 use crate::trace::{Batch, Event};
 
-/// 8-byte words of records that are handed over at a time: what fits a core's own cache.
-const WORDS: usize = 1 << 13;
+/// 8-byte words of records that are handed over at a time: what fits a core's own cache, and so much that waking the
+/// other thread costs little beside it.
+const WORDS: usize = 1 << 15;
 /// Batches that wait for the lane beside.
 const WAITING: usize = 8;
 
@@ -42,21 +43,15 @@ impl Feed<'_> {
     /// Takes one event, in time order.
     #[inline]
     pub(super) fn observe(&mut self, event: &Event<'_>) {
-        let wanted = match &mut self.own {
+        match &mut self.own {
             Own::Path(path) => {
                 path.observe(event);
-                Senders::want(event)
             }
-            Own::Senders(senders) => {
-                senders.observe(event);
-                true
-            }
-        };
-        if wanted {
-            self.batch.push(event);
-            if self.batch.words() >= WORDS {
-                self.hand_over();
-            }
+            Own::Senders(senders) => senders.observe(event),
+        }
+        self.batch.push(event);
+        if self.batch.words() >= WORDS {
+            self.hand_over();
         }
     }
 
@@ -92,17 +87,28 @@ pub(super) fn follow_all<R>(
     beside: Beside,
     read: impl FnOnce(&mut Feed<'_>) -> R,
 ) -> R {
-    let (mut senders, mut path) = analyses.lanes();
+    let (mut senders, mut path, mut counting) = analyses.lanes();
     thread::scope(|scope| {
         let (send, batches) = sync_channel(WAITING);
         let (give_back, used) = sync_channel(2 * WAITING);
         let own = match beside {
             Beside::Senders => {
-                scope.spawn(move || follow(&batches, &give_back, |event| senders.observe(event)));
+                scope.spawn(move || {
+                    follow(&batches, &give_back, |event| {
+                        senders.observe(event);
+                        // Nothing of a capture is a read.
+                        counting.observe(event, false);
+                    });
+                });
                 Own::Path(path)
             }
             Beside::Path => {
-                scope.spawn(move || follow(&batches, &give_back, |event| path.observe(event)));
+                scope.spawn(move || {
+                    follow(&batches, &give_back, |event| {
+                        let is_read = path.observe(event);
+                        counting.observe(event, is_read);
+                    });
+                });
                 Own::Senders(senders)
             }
         };

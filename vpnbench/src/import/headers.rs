@@ -29,6 +29,23 @@ pub(super) struct Options {
     pub(super) scale: Option<u8>,
 }
 
+impl Options {
+    /// As new ones, field by field: what is put together elsewhere first would be copied, with a stall for each packet.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        let Options {
+            sack,
+            sack_count,
+            sack_permitted,
+            mss,
+            scale,
+        } = self;
+        (*sack_count, *sack_permitted) = (0, false);
+        (*mss, *scale) = (None, None);
+        sack.fill(0);
+    }
+}
+
 /// What of a packet its record and its options do not hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rest<'a> {
@@ -95,6 +112,8 @@ pub(super) fn headers<'a>(
     Some(into.rest)
 }
 
+// In place: the transport part would be written and read again for each packet.
+#[inline(always)]
 fn four<'a>(packet: &mut event::Packet, network: &'a [u8], on_wire: u32) -> Option<Transport<'a>> {
     // Nearly all packets have no options.
     let bytes: &[u8] = match network {
@@ -177,6 +196,7 @@ fn words(bytes: &[u8]) -> u32 {
 }
 
 impl<'a> Into<'_, 'a> {
+    #[inline(always)]
     fn transport(&mut self, transport: &Transport<'a>) {
         let read = match self.packet.ip_proto {
             TCP => self.tcp(transport),
@@ -193,6 +213,7 @@ impl<'a> Into<'_, 'a> {
         }
     }
 
+    #[inline(always)]
     fn tcp(&mut self, transport: &Transport<'a>) -> Option<()> {
         let bytes = transport.bytes;
         let fixed: &[u8; 20] = bytes.get(..20)?.try_into().ok()?;

@@ -64,7 +64,7 @@ impl Item {
     #[inline]
     fn clear(&mut self) {
         self.packet = bytemuck::Zeroable::zeroed();
-        self.options = Options::default();
+        self.options.clear();
         (self.time_ns, self.carries) = (0, 0);
         (self.partial, self.outgoing, self.look) = (false, None, 0);
     }

@@ -3,11 +3,11 @@
 //! Memory is bounded: at most [`FLOWS_MAX`] flows and [`BINS_MAX`] bins each; when a run lasts
 //! longer, bins become twice as wide and neighbours are joined.
 
-use rustc_hash::FxHashMap;
 use vpnbench_common::catalog::Tap;
 use vpnbench_common::event::Packet;
 
 use crate::analysis::address;
+use crate::rows::Rows;
 use crate::trace::Event;
 use crate::trace::model::Start;
 
@@ -96,7 +96,7 @@ impl Flow {
 pub struct Series {
     /// All hosts are known from foreign captures, which have no queues: there the device is what comes next.
     pub(super) captured: bool,
-    flows: FxHashMap<FlowKey, Flow>,
+    flows: Rows<FlowKey, Flow>,
     /// Packets of flows beyond [`FLOWS_MAX`].
     left_out: u64,
 }
@@ -132,18 +132,17 @@ impl Series {
             sport: packet.sport,
             dport: packet.dport,
         };
-        if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&key) {
-            self.left_out += 1;
-            return;
+        let hint = u32::from(key.sport ^ key.dport.rotate_left(5)) ^ u32::from(key.tap);
+        match self.flows.get_or_add(key, hint, FLOWS_MAX, Flow::default) {
+            Some(flow) => flow.add(packet.header.time_ns, packet.payload_len),
+            None => self.left_out += 1,
         }
-        let flow = self.flows.entry(key).or_default();
-        flow.add(packet.header.time_ns, packet.payload_len);
     }
 
     /// The flows in order of their keys, and the packets that belong to none of them.
     #[must_use]
     pub fn finish(self) -> (Vec<(FlowKey, Flow)>, u64) {
-        let mut flows: Vec<(FlowKey, Flow)> = self.flows.into_iter().collect();
+        let mut flows: Vec<(FlowKey, Flow)> = self.flows.into_rows();
         flows.sort_unstable_by_key(|(key, _)| *key);
         (flows, self.left_out)
     }

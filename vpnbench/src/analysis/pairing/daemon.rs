@@ -398,6 +398,7 @@ impl Book {
         size: u32,
     ) -> Option<(usize, usize)> {
         let mut possible = None;
+        let any_usual = self.learned.is_some() || self.likely.is_some();
         for (at, one) in waiting {
             for part in [0, 1] {
                 if one.left[part] == 0 {
@@ -405,6 +406,7 @@ impl Book {
                 }
                 match self.fit(one.sizes[part], size) {
                     Fit::Usual => return Some((at, part)),
+                    Fit::Possible if !any_usual => return Some((at, part)),
                     Fit::Possible if possible.is_none() => possible = Some((at, part)),
                     _ => {}
                 }
