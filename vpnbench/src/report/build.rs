@@ -11,6 +11,7 @@ use super::model::{
 };
 use super::tcp;
 use crate::analysis::flows::FlowCount;
+use crate::analysis::taps::TapCount;
 use crate::analysis::{Context, Outputs, Problem, Severity, address, seconds, threads};
 use crate::explain::{Given, explain};
 use crate::trace::model as trace;
@@ -43,7 +44,7 @@ pub fn build(
         .start
         .tunnels
         .iter()
-        .map(|one| tunnel(context, one, &outputs.flows))
+        .map(|one| tunnel(context, one, &outputs.flows, &outputs.taps))
         .collect();
     let capture = capture(context, &outputs, &recording);
     let findings = explain(context, &outputs, &recording.given);
@@ -266,8 +267,19 @@ fn unseen(context: &Context<'_>, capture: &Capture) -> Vec<Problem> {
     problems
 }
 
-fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel, flows: &[FlowCount]) -> Tunnel {
+fn tunnel(
+    context: &Context<'_>,
+    tunnel: &trace::Tunnel,
+    flows: &[FlowCount],
+    taps: &[TapCount],
+) -> Tunnel {
     let socket = main_socket(&tunnel.sockets, flows);
+    let device = tunnel.outer_devices.iter().rev().max_by_key(|device| {
+        let own = taps.iter().filter(|tap| tap.netns == device.netns);
+        let sent = own.filter(|tap| tap.tap == Tap::OuterTx.name());
+        let named = sent.filter(|tap| tap.device.as_deref() == Some(&device.name));
+        named.map(|tap| tap.units).sum::<u64>()
+    });
     let known = socket.is_some() || !tunnel.remotes.is_empty() || !tunnel.outer_devices.is_empty();
     Tunnel {
         interface: tunnel.interface.clone(),
@@ -283,11 +295,8 @@ fn tunnel(context: &Context<'_>, tunnel: &trace::Tunnel, flows: &[FlowCount]) ->
             protocol: socket.map(|socket| address::protocol(socket.ip_proto)),
             local: socket
                 .map(|socket| SocketAddr::new(socket.local, socket.local_port).to_string()),
-            remotes: tunnel.remotes.clone(),
-            interface: tunnel
-                .outer_devices
-                .first()
-                .map(|device| device.name.clone()),
+            remotes: remotes(socket, flows).unwrap_or_else(|| tunnel.remotes.clone()),
+            interface: device.map(|device| device.name.clone()),
         }),
     }
 }
@@ -299,23 +308,8 @@ fn main_socket<'a>(
     flows: &[FlowCount],
 ) -> Option<&'a trace::OuterSocket> {
     let packets = |socket: &trace::OuterSocket| -> u64 {
-        let protocol = address::protocol(socket.ip_proto);
-        let own = flows
-            .iter()
-            .filter(|flow| flow.netns == socket.netns && flow.protocol == protocol);
-        own.filter_map(|flow| {
-            let (near, far) = match flow.tap.as_str() {
-                tap if tap == Tap::OuterTx.name() => (&flow.src, &flow.dst),
-                tap if tap == Tap::OuterRx.name() => (&flow.dst, &flow.src),
-                _ => return None,
-            };
-            let end = |text: &str| text.parse::<SocketAddr>().ok();
-            let remote = socket.remote.map(|(ip, port)| SocketAddr::new(ip, port));
-            let mine = end(near)?.port() == socket.local_port
-                && remote.is_none_or(|remote| end(far) == Some(remote));
-            mine.then_some(flow.segments)
-        })
-        .sum()
+        let own = flows.iter().filter(|flow| far_end(socket, flow).is_some());
+        own.map(|flow| flow.segments).sum()
     };
     // Of several maxima the last one wins, hence the reversed order.
     let busiest = sockets.iter().rev().max_by_key(|socket| packets(socket));
@@ -323,6 +317,39 @@ fn main_socket<'a>(
         .filter(|socket| packets(socket) > 0)
         .or_else(|| sockets.iter().find(|socket| !socket.listening))
         .or(sockets.first())
+}
+
+/// With whom a socket without a remote of its own exchanged packets, by their number; `None` where that is not
+/// known, or the socket has one.
+fn remotes(socket: Option<&trace::OuterSocket>, flows: &[FlowCount]) -> Option<Vec<String>> {
+    let socket = socket.filter(|socket| socket.remote.is_none())?;
+    let mut found: BTreeMap<SocketAddr, u64> = BTreeMap::new();
+    for flow in flows {
+        if let Some(far) = far_end(socket, flow) {
+            *found.entry(far).or_default() += flow.segments;
+        }
+    }
+    let mut found: Vec<(SocketAddr, u64)> = found.into_iter().collect();
+    found.sort_by_key(|(_, segments)| std::cmp::Reverse(*segments));
+    let names: Vec<String> = found.iter().map(|(far, _)| far.to_string()).collect();
+    (!names.is_empty()).then_some(names)
+}
+
+/// The other end of an outer flow, if a socket is this one.
+fn far_end(socket: &trace::OuterSocket, flow: &FlowCount) -> Option<SocketAddr> {
+    if flow.netns != socket.netns || flow.protocol != address::protocol(socket.ip_proto) {
+        return None;
+    }
+    let (near, far) = match flow.tap.as_str() {
+        tap if tap == Tap::OuterTx.name() => (&flow.src, &flow.dst),
+        tap if tap == Tap::OuterRx.name() => (&flow.dst, &flow.src),
+        _ => return None,
+    };
+    let far: SocketAddr = far.parse().ok()?;
+    let near: SocketAddr = near.parse().ok()?;
+    let remote = socket.remote.map(|(ip, port)| SocketAddr::new(ip, port));
+    let mine = near.port() == socket.local_port && remote.is_none_or(|remote| far == remote);
+    mine.then_some(far)
 }
 
 fn kind_name(kind: trace::TunnelKind) -> &'static str {

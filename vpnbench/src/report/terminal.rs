@@ -107,7 +107,7 @@ fn run_line(report: &Report, screen: Screen, out: &mut dyn Write) -> io::Result<
         .collect();
     algorithms.dedup();
     if let [one] = algorithms[..] {
-        parts.push(one.to_owned());
+        parts.push(format!("{one} by default"));
     }
     parts.push(match run.kernel.as_str() {
         // A capture does not say.

@@ -111,7 +111,7 @@ impl Beside {
         };
         let kind = Kind::of(text).ok_or_else(|| {
             let first = text.lines().next().unwrap_or("").chars();
-            let first: String = first.take(40).collect();
+            let first: String = first.take(40).flat_map(char::escape_debug).collect();
             refused(format!(
                 "it is none of iperf3's JSON, `nstat -asz`, `ethtool -S`, `ss -ti`, `perf script` (line 1 is \"{first}\")"
             ))

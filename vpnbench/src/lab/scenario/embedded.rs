@@ -28,6 +28,7 @@ macro_rules! embedded {
 pub const EMBEDDED: &[Embedded] = embedded![
     "demo",
     "medium-place",
+    "medium-headscale",
     "medium-reference",
     "healthy-boringtun",
     "healthy-easytier",
