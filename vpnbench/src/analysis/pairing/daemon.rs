@@ -12,10 +12,8 @@
 //!   made itself.
 //!
 //! Both are tried on every packet. The wrong one leaves packets over on both sides: lost, and made by the
-//! daemon. Where both ends of a tunnel are seen, the far end says how many pairs of each were right.
-//!
-//! Order cannot tell packets of one size apart: after a loss inside the daemon the counts stay right
-//! and the pairs shift, until the queue runs empty.
+//! daemon. Where both ends of a tunnel are seen, the far end says how many pairs of each were right. Order cannot
+//! tell packets of one size apart: after a loss inside the counts stay right and the pairs shift until it runs empty.
 
 use std::collections::VecDeque;
 
@@ -398,7 +396,7 @@ impl Book {
         size: u32,
     ) -> Option<(usize, usize)> {
         let mut possible = None;
-        let any_usual = self.learned.is_some() || self.likely.is_some();
+        let unknown = self.learned.is_none() && self.likely.is_none();
         for (at, one) in waiting {
             for part in [0, 1] {
                 if one.left[part] == 0 {
@@ -406,7 +404,7 @@ impl Book {
                 }
                 match self.fit(one.sizes[part], size) {
                     Fit::Usual => return Some((at, part)),
-                    Fit::Possible if !any_usual => return Some((at, part)),
+                    Fit::Possible if unknown => return Some((at, part)),
                     Fit::Possible if possible.is_none() => possible = Some((at, part)),
                     _ => {}
                 }

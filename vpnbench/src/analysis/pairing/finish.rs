@@ -1,5 +1,7 @@
 //! From queues, daemons and flows to rows: stages, ledger, losses, waterfalls.
 
+mod corrections;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -349,64 +351,6 @@ impl Closing<'_> {
             .flat_map(|change| &change.devices);
         let mut devices = self.context.start.devices.iter().chain(changed);
         devices.any(|device| device.netns == netns && device.role == "outer")
-    }
-
-    /// Inner packets that came through twice although no outer packet did: the daemon sent them twice.
-    /// They came out without having gone in, or stand where a lost one is missing.
-    fn repeated(&self, ends: Ends, account: &mut Account) {
-        let twice = |sums: Option<&Sums>| sums.map_or(0, |sums| sums.duplicated.segments);
-        let inner = twice(self.inner.get(&ends));
-        let outer = twice(self.wire.get(&ends))
-            + self.hosts[ends.0 as usize]
-                .outer_qdisc
-                .account
-                .duplicated
-                .segments;
-        let repeated = inner.saturating_sub(outer);
-        let free = account.originated.segments.min(repeated);
-        account.originated.segments -= free;
-        account.duplicated.segments += repeated;
-        account.left.segments -= (repeated - free).min(account.left.segments);
-        account.lost.segments += repeated - free;
-    }
-
-    /// A capture does not tell one datagram from several in a unit that fits a packet, so what did not come
-    /// out of a tunnel is not proven to be lost; WireGuard's datagrams are counted one by one.
-    fn unproven(&self, host: u16, account: &mut Account) {
-        let host = &self.hosts[host as usize];
-        if host.captured && !host.wireguard {
-            account.lost = Amount::default();
-        }
-    }
-
-    /// Inner packets that arrived although no outer packet was seen that carried them: the daemon also sends by a
-    /// device that is not watched. What arrived had left; of the others nothing is proven. Where no outer packet
-    /// was seen at all, nothing says that the right device is watched.
-    fn unseen_way(&mut self, ends: Option<Ends>, direction: &str, account: &mut Account) {
-        let sums = ends.and_then(|ends| self.inner.get(&ends));
-        let arrived = sums.map_or(Amount::default(), |sums| sums.arrived);
-        let seen = account.left.segments + account.duplicated.segments;
-        let message = if account.lost.segments == 0 {
-            return;
-        } else if arrived.segments > seen {
-            account.left = account
-                .left
-                .plus(arrived.minus(account.left).within(account.lost));
-            format!(
-                "daemon-send ({direction}): {} inner packets arrived and only {seen} were seen leaving: the daemon also \
-                 sends by a device that is not watched, so what did not arrive may have been lost there",
-                arrived.segments
-            )
-        } else if seen + account.originated.segments == 0 {
-            format!(
-                "daemon-send ({direction}): no outer packet was seen leaving: the daemon lost all, or sends by a device \
-                 that is not watched"
-            )
-        } else {
-            return;
-        };
-        account.lost = Amount::default();
-        self.problems.push(Problem::info("pairing", message));
     }
 
     fn daemon_receive(&mut self, receiver: u16, sender: Option<u16>, direction: &str) {

@@ -7,6 +7,7 @@
 //! departure of its own, told apart by its salt.
 
 mod batches;
+mod departure;
 
 use std::collections::VecDeque;
 
@@ -563,47 +564,4 @@ impl Flow {
 #[must_use]
 pub fn inside_limit(slowest_ns: u64) -> u64 {
     (2 * slowest_ns).max(20_000_000)
-}
-
-impl Departure {
-    /// Takes the part in `[start, end)` as arrived.
-    fn take(&mut self, start: i64, end: i64) -> Hit {
-        let covered = end.min(self.start + self.length) - start.max(self.start);
-        let segments = (covered + self.step - 1) / self.step;
-        let segments = u32::try_from(segments).unwrap_or(0).min(self.segments);
-        let fresh = segments.min(self.missing);
-        self.missing -= fresh;
-        self.hit(segments, segments - fresh)
-    }
-
-    /// Takes up to `wanted` segments as arrived.
-    fn take_some(&mut self, wanted: u32) -> Hit {
-        let fresh = wanted.min(self.missing);
-        self.missing -= fresh;
-        self.hit(fresh, 0)
-    }
-
-    fn hit(&self, segments: u32, duplicates: u32) -> Hit {
-        Hit {
-            unit: self.unit,
-            departed_ns: self.time_ns,
-            segments,
-            duplicates,
-            bytes: self.share(segments),
-        }
-    }
-
-    fn share(&self, segments: u32) -> u32 {
-        let bytes = u64::from(self.bytes) * u64::from(segments) / u64::from(self.segments.max(1));
-        u32::try_from(bytes).unwrap_or(u32::MAX)
-    }
-
-    fn closed(&self) -> Closed {
-        Closed {
-            departed_ns: self.time_ns,
-            segments: self.segments,
-            missing: self.missing,
-            segment_bytes: self.bytes / self.segments.max(1),
-        }
-    }
 }
