@@ -316,7 +316,7 @@ pub const SOURCES: &[Source] = &[
                 version: &[],
             },
             Program {
-                name: "vpnbench-tailscale-control",
+                name: "vpnbench-tailscale-lab",
                 version: &[],
             },
         ],
@@ -326,7 +326,7 @@ pub const SOURCES: &[Source] = &[
             commands: &[
                 ("tailscale.com/cmd/tailscaled", "tailscaled"),
                 ("tailscale.com/cmd/tailscale", "tailscale"),
-                (".", "vpnbench-tailscale-control"),
+                (".", "vpnbench-tailscale-lab"),
             ],
             linker: "",
             stand_in: None,

@@ -22,7 +22,7 @@ impl Adapter for Tailscale {
         let address = tailscaled::control_address(job);
         let stun = tailscaled::stun_address(job);
         let arguments = ["-listen", &address, "-stun", &stun];
-        let control = job.daemon(&first, "vpnbench-tailscale-control", &arguments)?;
+        let control = job.daemon(&first, "vpnbench-tailscale-lab", &arguments)?;
         job::wait_for_port(&control, Transport::Tcp, CONTROL_PORT, START_LIMIT)?;
         tailscaled::join_all(job, settings, None)
     }

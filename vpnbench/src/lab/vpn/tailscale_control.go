@@ -1,4 +1,4 @@
-// vpnbench-tailscale-control introduces the hosts of a lab run to each other: Tailscale's own test
+// vpnbench-tailscale-lab introduces the hosts of a lab run to each other: Tailscale's own test
 // coordination server on an address of the caller's, and a STUN server, without any relay.
 package main
 
