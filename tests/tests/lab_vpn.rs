@@ -186,7 +186,23 @@ fn is_seen_at_work(vpn: Vpn) -> Outcome {
     )?;
     let written = vpn == Vpn::Wireguard || counted("tun.write", "");
     check(written, "no packets out of the tunnel")?;
+    if vpn == Vpn::Wireguard {
+        workers_are_known(&report["threads"])?;
+    }
     check_gone(&id, &pids)
+}
+
+/// Workers that serve the kernel's queues were there before the recording and do the tunnel's work.
+fn workers_are_known(threads: &Value) -> Outcome {
+    let rows = threads.as_array().cloned().unwrap_or_default();
+    let unnamed = rows.iter().filter(|row| row["comm"] == "?").count();
+    check(unnamed == 0, format!("{unnamed} threads without a name"))?;
+    let workers = rows.iter().filter(|row| {
+        let name = row["comm"].as_str().unwrap_or_default();
+        name.starts_with("kworker/") && row["role"] == "kernel"
+    });
+    let cpu_s: f64 = workers.filter_map(|row| row["cpu_s"].as_f64()).sum();
+    check(cpu_s > 0.0, "no CPU time of kworkers")
 }
 
 /// Nothing with the run's id is left where runs and daemons put things, and no daemon runs.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::clock::process_cpu_s;
 use super::drain::{Drained, Signals};
 use super::environment;
+use super::follow;
 use super::session::{Outcome, Reason, RecordError, roles};
 use super::silence;
 use super::statistics::{Sampled, Statistics};
@@ -37,10 +38,12 @@ pub(super) struct Ending {
 impl Ending {
     pub(super) fn close(self, say: &mut dyn FnMut(&str)) -> Result<Outcome, RecordError> {
         self.signals.stop.store(true, Ordering::Release);
-        let (mut filter, plan) = join(self.following);
+        let (mut filter, mut plan) = join(self.following);
         if matches!(self.reason, Reason::Command) {
             silence::wait(&plan);
         }
+        // Those of the kernel that began meanwhile have counters to compare, too.
+        follow::add_kernel_threads(&mut plan);
         let readings = environment::link_counters(&plan.netns);
         // Watching ends before the counters are read, as it began after.
         filter.close();

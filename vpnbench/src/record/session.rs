@@ -228,11 +228,10 @@ const SEEN_AFTER: Duration = Duration::from_millis(200);
 pub(super) fn roles(plan: &Plan) -> Vec<(u32, &'static str)> {
     plan.processes
         .iter()
-        // The snapshot adds the kernel's threads itself.
-        .filter(|(_, role)| *role != process::KERNEL)
         .map(|(pid, role)| match *role {
             process::DAEMON => (*pid, "daemon"),
             process::BENCHMARK => (*pid, "benchmark"),
+            process::KERNEL => (*pid, environment::KERNEL_THREAD),
             _ => (*pid, "other"),
         })
         .collect()

@@ -40,13 +40,26 @@ pub(super) const SUITES: &[Suite] = &[
         name: "lab",
         about: "the lab's tunnels",
     },
+    Suite {
+        name: "lab_vpn",
+        about: "the lab's VPNs, that of the kernel too",
+    },
 ];
 
 /// What `cargo xtask test` runs on every kernel: each program loads and records, at every tap.
-pub(super) const SHORT: &[&str] = &["doctor", "kernel=tun_v4,receive_overflow_v4"];
+pub(super) const SHORT: &[&str] = &[
+    "doctor",
+    "kernel=tun_v4,receive_overflow_v4",
+    "lab_vpn=wireguard_is_seen",
+];
 
 /// What `cargo xtask test --vm` runs on every kernel.
-pub(super) const FULL: &[&str] = &["doctor", "kernel", "wire=netem,alike"];
+pub(super) const FULL: &[&str] = &[
+    "doctor",
+    "kernel",
+    "wire=netem,alike",
+    "lab_vpn=wireguard_is_seen",
+];
 
 /// One suite with the cases wanted, or a command.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,6 +13,8 @@ const SUBJECT: [&str; 3] = [KIND, "tunnel.daemon", "tunnel.mtu"];
 const KIND: &str = "tunnel.kind";
 /// In the names of settings of a tunnel device.
 const DEVICE: &str = ".tunnel.";
+/// Before the name of a program in its version's.
+const VERSION: &str = "version.";
 /// A condition that a run does not state.
 const UNKNOWN: &str = "unknown";
 /// Seconds by which durations may differ: processes start and end.
@@ -38,17 +40,19 @@ pub fn differences(base: &Side, changed: &Side) -> Vec<Difference> {
     for run in base.runs.iter().chain(&changed.runs) {
         names.extend(run.conditions.keys().map(String::as_str));
     }
-    let bare =
-        [base, changed].map(|side| values(side, KIND) == BTreeSet::from([UNKNOWN.to_owned()]));
-    let one_is_bare = bare[0] != bare[1];
+    let lacks =
+        |side: &Side, name: &str| values(side, name) == BTreeSet::from([UNKNOWN.to_owned()]);
+    let one_lacks = |name: &str| lacks(base, name) != lacks(changed, name);
     let differences = names.into_iter().filter_map(|name| {
         let (ours, theirs) = (values(base, name), values(changed, name));
         (!same(name, &ours, &theirs)).then(|| Difference {
             name: name.to_owned(),
             base: ours.into_iter().collect(),
             changed: theirs.into_iter().collect(),
-            // The settings of a device that only one side has.
-            subject: SUBJECT.contains(&name) || (one_is_bare && name.contains(DEVICE)),
+            // Or the settings of a device, or the version of a program, that only one side has.
+            subject: SUBJECT.contains(&name)
+                || (one_lacks(KIND) && name.contains(DEVICE))
+                || (one_lacks(name) && name.starts_with(VERSION)),
         })
     });
     differences.collect()
@@ -129,6 +133,7 @@ mod tests {
                 ("tunnel.kind", "tun"),
                 ("host 1.tunnel.tx-gso", gso),
                 ("host 1.outer.qdisc", "fq"),
+                ("version.wireguard-go", gso),
             ])
         };
         let subjects = |one: &Side, other: &Side| -> Vec<(String, bool)> {
@@ -146,9 +151,14 @@ mod tests {
             ("host 1.outer.qdisc", false),
             ("host 1.tunnel.tx-gso", true),
             ("tunnel.kind", true),
+            ("version.wireguard-go", true),
         ];
         assert_eq!(found, owned(&expected));
         let found = subjects(&tunnel("false"), &tunnel("true"));
-        assert_eq!(found, owned(&[("host 1.tunnel.tx-gso", false)]));
+        let expected = [
+            ("host 1.tunnel.tx-gso", false),
+            ("version.wireguard-go", false),
+        ];
+        assert_eq!(found, owned(&expected));
     }
 }

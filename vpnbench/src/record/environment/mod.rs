@@ -19,13 +19,14 @@ mod threads;
 mod tools;
 
 pub use host::{clock, host, utc};
+pub use threads::KERNEL as KERNEL_THREAD;
 pub use tools::versions;
 
 /// What could not be read, as sentences.
 type Missing = Vec<String>;
 
 /// Reads the state of namespaces and of the threads of processes. Each process comes with its
-/// role: "daemon", "benchmark" or "other"; the kernel's packet threads are added.
+/// role: "daemon", "benchmark", [`KERNEL_THREAD`] or "other".
 pub fn snapshot(netns: &[Netns], processes: &[(u32, &str)]) -> Environment {
     let mut environment = Environment {
         time_ns: clock().monotonic_ns,

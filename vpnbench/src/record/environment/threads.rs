@@ -6,26 +6,20 @@ use super::Missing;
 use crate::probe::discover::process;
 use crate::trace::model::Thread;
 
-/// Kernel threads that carry packets, by the start of their names.
-const KERNEL: &[&str] = &["ksoftirqd/", "napi/"];
+/// Role of the kernel's own threads: their workers come and go unnoticed.
+pub const KERNEL: &str = "kernel";
 
-/// Threads of the given processes with their roles, and those of the kernel.
+/// Threads of the given processes with their roles.
 pub(super) fn read(processes: &[(u32, &str)], missing: &mut Missing) -> Vec<Thread> {
     let mut threads = Vec::new();
     for &(pid, role) in processes {
         let tids = process::threads(pid);
-        if tids.is_empty() {
+        if tids.is_empty() && role != KERNEL {
             missing.push(format!(
                 "threads of pid {pid} ({role}): the process is gone"
             ));
         }
         threads.extend(tids.into_iter().filter_map(|tid| thread(pid, tid, role)));
-    }
-    for pid in process::pids() {
-        let name = process::comm(pid).unwrap_or_default();
-        if KERNEL.iter().any(|start| name.starts_with(start)) && process::exe(pid).is_none() {
-            threads.extend(thread(pid, pid, "kernel"));
-        }
     }
     if !threads.is_empty() && threads.iter().all(|thread| thread.runtime_ns == 0) {
         missing.push("scheduler counters: this kernel keeps none (CONFIG_SCHED_INFO)".to_owned());
