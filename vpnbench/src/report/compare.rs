@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::model::{LedgerStage, Report, TcpFlow};
+use super::sight;
 use super::table::{Align, Screen, Table, wrap};
 use super::units::{duration, rate};
 use crate::analysis::interfaces::Interface;
@@ -59,6 +60,7 @@ pub fn run_facts(report: &Report) -> RunFacts {
             .supported()
             .filter_map(|finding| Some((finding.id.clone(), finding.remedy.clone()?)))
             .collect(),
+        sight: sight::of(report),
     }
 }
 
@@ -350,6 +352,9 @@ fn write_pair(pair: &Pair, figure: &str, screen: Screen, out: &mut dyn Write) ->
         "{}",
         screen.title(&format!("{} BESIDE {}", pair.changed, pair.base))
     )?;
+    if let Some(twice) = &pair.same_run {
+        return sight::write(twice, screen, out);
+    }
     write_conditions(&pair.conditions, screen, out)?;
     let verdict = match pair.verdict {
         Verdict::Differs => screen.bad("a difference"),

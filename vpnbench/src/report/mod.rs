@@ -13,6 +13,7 @@ pub mod jsonl;
 pub mod live;
 pub mod markdown;
 pub mod model;
+mod sight;
 pub mod table;
 mod tcp;
 pub mod terminal;

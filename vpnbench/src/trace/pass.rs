@@ -5,7 +5,7 @@ use std::io::Read;
 
 use serde::de::DeserializeOwned;
 
-use super::codec::{Decoder, Place, Shapes};
+use super::codec::{Decoder, Shapes};
 use super::event::Event;
 use super::format::{BlockHeader, flag, frame_type};
 use super::frames::{Frame, Frames};
@@ -69,7 +69,6 @@ pub(super) struct Pass {
     decoder: Decoder,
     decompressor: Option<zstd::bulk::Decompressor<'static>>,
     raw: Vec<u8>,
-    places: Vec<Place>,
     merge: Merge,
     metadata_bytes: usize,
     unknown_records: u64,
@@ -88,7 +87,6 @@ impl Pass {
             decoder: Decoder::new(),
             decompressor: zstd::bulk::Decompressor::new().ok(),
             raw: Vec::new(),
-            places: Vec::new(),
             merge: Merge::default(),
             metadata_bytes: 0,
             unknown_records: 0,
@@ -111,10 +109,7 @@ impl Pass {
                     break;
                 }
             }
-            if !self
-                .merge
-                .release(T::LIVE, &mut |event| receiver.event(event))
-            {
+            if !self.merge.release(&mut |event| receiver.event(event)) {
                 self.summary.stopped = true;
                 return;
             }
@@ -172,18 +167,17 @@ impl Pass {
             *lost = lost.saturating_add(count);
         }
         self.unpack(frame, columns)?;
-        let mut room = self.merge.room();
-        self.places.clear();
+        let mut block = self.merge.room();
         let decoded = self.decoder.decode(
             &self.raw,
             header.records,
             &self.shapes,
-            &mut room,
-            &mut self.places,
+            &mut block.records,
+            &mut block.places,
         )?;
         self.unknown_records += decoded.unknown;
         self.summary.blocks += 1;
-        self.merge.add(room, &self.places, header.watermark_ns);
+        self.merge.add(block, header.watermark_ns);
         Ok(())
     }
 

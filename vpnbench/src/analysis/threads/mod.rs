@@ -250,6 +250,14 @@ impl Threads {
         }
         let child = forked && task.child_tgid != 0;
         let tgid = if child { task.child_tgid } else { task.tgid };
+        // A child has its maker's name at first: it is all there is of a maker that is no part of the tunnel.
+        if forked
+            && task.comm[0] != 0
+            && let Some(maker) = self.thread(task.header.tid, task.tgid)
+        {
+            let known = &mut self.all[maker].comm;
+            known.get_or_insert_with(|| text(&task.comm));
+        }
         let Some(at) = self.thread(tid, tgid) else {
             return;
         };

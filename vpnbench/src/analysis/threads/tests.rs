@@ -220,6 +220,30 @@ fn stages_add_up_to_what_the_scheduler_charged() {
 }
 
 #[test]
+fn a_maker_of_processes_is_called_as_its_child_at_first() {
+    let mut run = Run::new();
+    let (maker, child) = (900, 901);
+    let mut fork = event::Task::zeroed();
+    fork.header = header(1.0, maker, Kind::Task, ProbeId::SchedProcessFork);
+    (fork.what, fork.tgid) = (event::task_what::FORK, 800);
+    (fork.target_tid, fork.child_tgid) = (child, child);
+    fork.comm[..4].copy_from_slice(b"test");
+    run.threads.observe(&Event::Task(&fork));
+    let mut exec = fork;
+    (exec.what, exec.tgid) = (event::task_what::EXEC, child);
+    exec.header.tid = child;
+    exec.comm[..4].copy_from_slice(b"tool");
+    run.threads.observe(&Event::Task(&exec));
+    let output = run.finish();
+    let named = |tid| {
+        let row = thread(&output, tid);
+        (row.pid, row.comm.as_str())
+    };
+    assert_eq!(named(maker), (800, "test"));
+    assert_eq!(named(child), (child, "tool"));
+}
+
+#[test]
 fn a_thread_with_work_is_saturated_and_its_ceiling_follows() {
     let output = one_thread(false);
     let thread = thread(&output, DAEMON);

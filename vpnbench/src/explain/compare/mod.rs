@@ -8,6 +8,7 @@
 pub mod conditions;
 pub mod decompose;
 pub mod side;
+pub mod twice;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::analysis::statistics::{self, Interval, Summary};
 use conditions::Difference as Condition;
 use decompose::Part;
 pub use side::{Figure, RunFacts, Side};
+use twice::Twice;
 
 /// Name of this schema.
 pub const SCHEMA: &str = "vpnbench.compare.v1";
@@ -93,6 +95,9 @@ pub struct Pair {
     pub findings_lost: Vec<String>,
     /// What would confirm it.
     pub experiment: Option<String>,
+    /// Where both sides are recordings of one run, say a trace and captures: do they agree, and why not.
+    #[serde(default)]
+    pub same_run: Option<Twice>,
 }
 
 /// Compares sides with the first.
@@ -129,6 +134,13 @@ fn pair(base: &Side, changed: &Side) -> Pair {
         conditions,
         ..Pair::default()
     };
+    if let ([one], [other]) = (&base.runs[..], &changed.runs[..]) {
+        pair.same_run = twice::compare(&one.sight, &other.sight);
+        if pair.same_run.is_some() {
+            pair.summary = "both are recordings of one run".to_owned();
+            return pair;
+        }
+    }
     let (ours, theirs) = (base.findings(), changed.findings());
     pair.findings_gained = theirs
         .iter()

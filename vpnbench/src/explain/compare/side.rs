@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::twice::Sight;
+
 /// The figure that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Figure {
@@ -60,6 +62,8 @@ pub struct RunFacts {
     pub findings: Vec<String>,
     /// What to do about the first of them.
     pub remedies: BTreeMap<String, String>,
+    /// What another recording of the run knows, too.
+    pub sight: Sight,
 }
 
 /// Runs of one thing.
