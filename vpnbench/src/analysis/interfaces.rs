@@ -65,6 +65,22 @@ pub struct Interface {
     pub seen: Vec<Seen>,
 }
 
+impl Interface {
+    /// Units and bytes that the counters of a virtual device count as sent beyond those that its tap saw. Hardware may
+    /// count segments, and a device without counters says nothing: null.
+    #[must_use]
+    pub fn hidden(&self, tap: Tap) -> Option<(u64, u64)> {
+        self.kind.as_ref()?;
+        let counted = self.counters?;
+        let seen = self.seen.iter().find(|row| row.tap == tap.name());
+        let (units, bytes) = seen.map_or((0, Some(0)), |row| (row.units, row.bytes));
+        Some((
+            counted.tx_packets.checked_sub(units)?,
+            counted.tx_bytes.checked_sub(bytes?)?,
+        ))
+    }
+}
+
 /// Interfaces and their books.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Output {

@@ -17,11 +17,16 @@ pub mod structure;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use vpnbench_common::catalog::Tap;
 
 use super::Context;
+use super::interfaces::Interface;
 use super::pairing::amount::Amount;
 use super::stages::Stage;
 pub use structure::LossStructure;
+
+/// Link, network and transport header with their options, at most (14 + 60 + 60 bytes, rounded up).
+const HEADERS: u64 = 144;
 
 /// Packets in, out, lost and inside per stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -67,8 +72,9 @@ pub struct LedgerStage {
     pub duplicated: u64,
     /// Came out without having gone in: a daemon's own handshakes, keepalives and control packets.
     pub originated: u64,
-    /// Came out of a queue of the kernel without an event of their going in, although none was lost: the
-    /// kernel ran no program there. A super-packet counts with all its segments.
+    /// Came out of a queue of the kernel, or arrived, without an event of their going in, although none was lost: the
+    /// kernel ran no program there. On the wire only where the sending device's own counter says so. A super-packet
+    /// counts with all its segments.
     #[serde(default)]
     pub unseen: u64,
     /// Still inside at the end.
@@ -267,6 +273,36 @@ fn sides(entered: u64, left: u64, lost: u64) -> Sides {
     }
 }
 
+/// What arrived without having been seen leaving is `unseen`, not unexplained, where the device's own counters say that
+/// it sent as many units, or as many bytes, more than were seen: the kernel ran no program for them.
+pub fn appeared(
+    context: &Context<'_>,
+    ledger: &mut Ledger,
+    arrivals: &[(usize, u32, Amount)],
+    interfaces: &[Interface],
+) {
+    let explains = |netns: u32, arrived: Amount| -> bool {
+        let outer = interfaces.iter();
+        let outer = outer.filter(|one| one.netns == netns && one.role == "outer");
+        let hidden = outer.filter_map(|one| one.hidden(Tap::OuterTx));
+        let (units, bytes) = hidden.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        // A unit may arrive in several, each with headers of its own.
+        units >= arrived.units || (units > 0 && bytes + HEADERS * arrived.units >= arrived.bytes)
+    };
+    for &(place, netns, arrived) in arrivals {
+        let Some(stage) = ledger.stages.get_mut(place) else {
+            continue;
+        };
+        if stage.unexplained < 0 && explains(netns, arrived) {
+            stage.unseen += stage.unexplained.unsigned_abs();
+            stage.unexplained = 0;
+        }
+    }
+    if !arrivals.is_empty() {
+        (ledger.balanced, ledger.reason) = verdict(context, &ledger.stages);
+    }
+}
+
 /// Whether the books add up, and if that is unknown or not so, why.
 #[must_use]
 pub fn verdict(context: &Context<'_>, stages: &[LedgerStage]) -> (Option<bool>, Option<String>) {
@@ -312,7 +348,7 @@ pub fn verdict(context: &Context<'_>, stages: &[LedgerStage]) -> (Option<bool>, 
     let unseen: u64 = stages.iter().map(|stage| stage.unseen).sum();
     if open.is_empty() && unseen > 0 {
         let reason = format!(
-            "{unseen} segments came out of a queue without having been seen going in, although no event \
+            "{unseen} segments came out of a stage without having been seen going in, although no event \
              was lost: the kernel ran no program there, and may have done so elsewhere"
         );
         (None, Some(reason))
@@ -351,4 +387,67 @@ pub fn fragments(context: &Context<'_>, seen: &[(u32, u64, u64)]) -> Vec<Fragmen
         row.sent + row.received > 0 || row.reassemblies_failed.is_some_and(|fails| fails > 0)
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::analysis::interfaces::Seen;
+    use crate::trace::model::{End, LinkCounters, Start, Symbols};
+
+    #[test]
+    fn what_the_device_counted_and_no_program_saw_is_not_unexplained() {
+        let start = Start::default();
+        let end = End::default();
+        let (symbols, lost) = (Symbols::default(), BTreeMap::new());
+        let context = Context::new(&start, Some(&end), &[], &symbols, &lost);
+        let book = || Ledger {
+            stages: vec![LedgerStage {
+                name: "wire".to_owned(),
+                entered: 10,
+                left: 32,
+                unexplained: -22,
+                ..LedgerStage::default()
+            }],
+            ..Ledger::default()
+        };
+        let device = |counted| Interface {
+            device: "wire-a".to_owned(),
+            netns: 7,
+            namespace: String::new(),
+            role: "outer".to_owned(),
+            kind: Some("tun".to_owned()),
+            counters: Some(LinkCounters {
+                tx_packets: counted,
+                tx_bytes: 1000 * counted,
+                ..LinkCounters::default()
+            }),
+            seen: vec![Seen {
+                tap: Tap::OuterTx.name().to_owned(),
+                units: 5,
+                bytes: Some(5000),
+                ..Seen::default()
+            }],
+        };
+        let mut arrived = Amount::default();
+        (arrived.units, arrived.bytes) = (4, 3100);
+        let mut ledger = book();
+        appeared(&context, &mut ledger, &[(0, 7, arrived)], &[device(8)]);
+        let row = &ledger.stages[0];
+        assert_eq!((row.unseen, row.unexplained), (22, 0));
+        assert_eq!(ledger.balanced, None);
+        // Fewer than arrived, another namespace, or hardware: nothing says so.
+        let hardware = Interface {
+            kind: None,
+            ..device(80)
+        };
+        for (netns, device) in [(7, device(7)), (8, device(8)), (7, hardware)] {
+            let mut ledger = book();
+            appeared(&context, &mut ledger, &[(0, netns, arrived)], &[device]);
+            assert_eq!(ledger.stages[0].unexplained, -22);
+            assert_eq!(ledger.balanced, Some(false));
+        }
+    }
 }

@@ -274,7 +274,7 @@ impl Analyses {
             .stacks
             .finish(context, &stacks::rules::Rules::default());
         collect(found);
-        let (pairing, found) = self.pairing.finish(context);
+        let (mut pairing, found) = self.pairing.finish(context);
         collect(found);
         let (reordering, found) = self.reordering.finish(context);
         collect(found);
@@ -282,6 +282,12 @@ impl Analyses {
         collect(found);
         let (interfaces, found) = interfaces::join(context, &taps, &drops);
         collect(found);
+        ledger::appeared(
+            context,
+            &mut pairing.ledger,
+            &pairing.appeared,
+            &interfaces.interfaces,
+        );
         let (benchmark, found) = benchmark::join(context, self.series);
         collect(found);
         let mut outputs = Outputs {

@@ -30,6 +30,9 @@ pub struct Output {
     pub losses: Vec<Loss>,
     /// Single packets on their whole way.
     pub waterfalls: Vec<Waterfall>,
+    /// What arrived without having been seen leaving, by the stage's place in the ledger and the
+    /// namespace that they come from.
+    pub appeared: Vec<(usize, u32, Amount)>,
 }
 
 /// Confidence below which another way of measuring is looked for.
@@ -480,6 +483,11 @@ impl Closing<'_> {
             if row.packets > 0 {
                 self.push_stage(row, method, None, &account);
             }
+        }
+        if sums.unknown.units > 0 {
+            let netns = self.hosts[ends.0 as usize].netns;
+            let place = self.output.ledger.stages.len();
+            self.output.appeared.push((place, netns, sums.unknown));
         }
         self.push_account(Stage::Wire, &direction, "sequence", &account, ends.0);
     }

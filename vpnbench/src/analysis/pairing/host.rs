@@ -97,6 +97,29 @@ impl Queue {
     }
 }
 
+/// Packets that arrived lately: what the kernel drops of them, it drops within a few.
+const ARRIVED: usize = 64;
+
+/// The last packets that came in by an outer device.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrivals {
+    last: [(u64, u64); ARRIVED],
+    next: usize,
+}
+
+impl Arrivals {
+    pub(crate) fn add(&mut self, skb: u64, now: u64) {
+        self.last[self.next % ARRIVED] = (skb, now);
+        self.next += 1;
+    }
+
+    /// When a packet at this address came in last; 0 if none did lately.
+    pub(crate) fn time(&self, skb: u64) -> u64 {
+        let same = self.last.iter().filter(|one| one.0 == skb);
+        same.map(|one| one.1).max().unwrap_or(0)
+    }
+}
+
 /// One host.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
@@ -116,6 +139,7 @@ pub(crate) struct Host {
     pub(crate) tun_qdisc: Queue,
     pub(crate) tun_queue: Queue,
     pub(crate) outer_qdisc: Queue,
+    pub(crate) arrivals: Arrivals,
     pub(crate) to_tcp: Queue,
     pub(crate) socket: Sockets,
     pub(crate) send: Daemon,
@@ -142,6 +166,10 @@ impl Host {
             read_at: Vec::new(),
             tun_qdisc: Queue::default(),
             tun_queue: Queue::default(),
+            arrivals: Arrivals {
+                last: [(0, 0); ARRIVED],
+                next: 0,
+            },
             outer_qdisc: Queue::default(),
             to_tcp: Queue::default(),
             socket: Sockets::default(),
@@ -270,5 +298,18 @@ mod tests {
         assert_eq!(dropped.map(|one| one.0), Some(Stage::OuterSocket));
         let dropped = host.dropped(7, &packet, None, 4);
         assert_eq!(dropped.map(|one| one.0), Some(Stage::ToTcp));
+    }
+
+    #[test]
+    fn arrivals_are_remembered_for_a_while() {
+        let mut host = Host::new(7);
+        host.arrivals.add(3, 10);
+        host.arrivals.add(4, 11);
+        host.arrivals.add(3, 12);
+        assert_eq!([3, 4, 5].map(|skb| host.arrivals.time(skb)), [12, 11, 0]);
+        for number in 0..ARRIVED as u64 {
+            host.arrivals.add(100 + number, 20 + number);
+        }
+        assert_eq!([3, 100].map(|skb| host.arrivals.time(skb)), [0, 20]);
     }
 }

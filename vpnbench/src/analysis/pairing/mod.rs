@@ -388,6 +388,7 @@ impl Pairing {
     fn outer_rx(&mut self, host: u16, packet: &event::Packet, id: Option<Identity>) {
         let now = packet.header.time_ns;
         self.hits.clear();
+        self.hosts[host as usize].arrivals.add(packet.skb, now);
         if let Some(id) = id {
             let id = between_hosts(packet, id);
             self.wire.arrive(host, packet, &id, &mut self.hits);
@@ -532,13 +533,15 @@ impl Pairing {
                 && let Some(id) = entry.and_then(|entry| entry.id)
             {
                 let id = between_hosts(&packet, id);
-                self.tunnel.dropped(&packet, &id);
+                self.tunnel.dropped(&packet, &id, 0);
             }
             return;
         }
+        // What left before a packet at the same address came in here is another one.
+        let since = one.arrivals.time(drop.skb);
         let on_wire = id.and_then(|id| {
             let id = between_hosts(&packet, id);
-            self.wire.dropped(&packet, &id)
+            self.wire.dropped(&packet, &id, since)
         });
         if on_wire.is_none() {
             self.elsewhere.add(packet.segments(), packet.len);

@@ -217,9 +217,12 @@ impl Transit {
         Some(flow.arrive(packet, id, hits))
     }
 
-    /// A unit that had left was dropped for a known reason; it is no longer waited for.
-    pub fn dropped(&mut self, packet: &event::Packet, id: &Identity) -> Option<u64> {
-        let mut drop = |id: &Identity| self.flows.get_mut(&id.flow)?.dropped(id, packet.skb);
+    /// A unit that had left at `since` or later was dropped for a known reason; it is no longer waited for.
+    pub fn dropped(&mut self, packet: &event::Packet, id: &Identity, since: u64) -> Option<u64> {
+        let mut drop = |id: &Identity| {
+            let flow = self.flows.get_mut(&id.flow)?;
+            flow.dropped(id, packet.skb, since)
+        };
         drop(id).or_else(|| drop(&without_counter(packet, id)?))
     }
 
@@ -459,11 +462,12 @@ impl Flow {
         needed
     }
 
-    fn dropped(&mut self, id: &Identity, skb: u64) -> Option<u64> {
+    fn dropped(&mut self, id: &Identity, skb: u64, since: u64) -> Option<u64> {
         let start = self.numbers.peek(id.start, id.numbering.bits());
         let numbered = id.numbering != Numbering::Order;
         let matches = |one: &&mut Departure| {
             one.skb == skb
+                && one.time_ns >= since
                 && one.missing > 0
                 && (!numbered || (one.start <= start && start < one.start + one.length))
         };
