@@ -116,7 +116,17 @@ pub(super) fn environment() -> Result<()> {
         netns: vec![named(&pair.a), named(&pair.b)],
         ..to("10.98.0.2")
     })?;
-    let processes = [(pair.wg_a.pid(), "daemon"), (pair.wg_b.pid(), "daemon")];
+    let of_softirqs = |pid: &u32| {
+        let comm = process::comm(*pid);
+        comm.is_some_and(|comm| comm.starts_with("ksoftirqd/"))
+    };
+    let softirqs = process::pids().into_iter().find(of_softirqs);
+    let softirqs = softirqs.context("no ksoftirqd")?;
+    let processes = [
+        (pair.wg_a.pid(), "daemon"),
+        (pair.wg_b.pid(), "daemon"),
+        (softirqs, "kernel"),
+    ];
     let begin = std::time::Instant::now();
     let environment = record::snapshot(&plan.netns, &processes);
     let took = begin.elapsed();
