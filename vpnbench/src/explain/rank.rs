@@ -6,7 +6,13 @@ use std::collections::BTreeMap;
 use super::findings::rule;
 use super::model::{Finding, Verdict};
 
-/// Supported audits, then supported findings by their share, each below the main one of those it follows from; then
+/// Audits that leave the figure what it is.
+const REMARKS: [&str; 1] = ["audit-impairment-void"];
+/// Of its own share, what another must account for to stand before what follows from it.
+const NEARLY_ALL: f64 = 0.75;
+
+/// Supported audits of the figure, then supported findings by their share, each below those it follows from: the main one,
+/// and all that account for nearly as much; then what a sender waits for in consequence, and remarks; then
 /// the unknown ones, those that could apply first; then the refuted ones.
 pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
     let supported: Vec<String> = findings
@@ -29,7 +35,8 @@ pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
 
 fn place(finding: &Finding) -> u8 {
     match (finding.verdict, finding.applicable) {
-        // A figure that is none needs no explanation.
+        // A figure that is none needs no explanation; one whose conditions are called wrongly does.
+        (Verdict::Supported, _) if REMARKS.contains(&finding.id.as_str()) => 2,
         (Verdict::Supported, _) if finding.id.starts_with("audit-") => 0,
         // What a sender waits for is a state; with a cause it tells nothing that others do not.
         (Verdict::Supported, _) if is_state(finding) && !finding.consequence_of.is_empty() => 2,
@@ -53,30 +60,36 @@ fn by_share(one: &Finding, other: &Finding) -> Ordering {
 }
 
 /// Of the findings that something follows from, the one with the largest share, if that accounts for a quarter of it or more:
-/// a cause of less is a cause of something else too, and says little about this one.
-fn main_cause<'a>(finding: &Finding, all: &'a [Finding]) -> Option<&'a str> {
+/// a cause of less is a cause of something else too, and says little about this one. Besides, those that account for
+/// nearly all of it.
+fn causes_of(finding: &Finding, all: &[Finding]) -> Vec<String> {
     let share = |finding: &Finding| finding.share.unwrap_or(0.0);
-    let causes = all
+    let own = share(finding);
+    let mut causes: Vec<&Finding> = all
         .iter()
-        .filter(|other| other.id != finding.id && finding.consequence_of.contains(&other.id));
-    causes
-        .max_by(|a, b| share(a).total_cmp(&share(b)))
-        .filter(|cause| share(cause) >= share(finding) / 4.0)
-        .map(|cause| cause.id.as_str())
+        .filter(|other| other.id != finding.id && finding.consequence_of.contains(&other.id))
+        .collect();
+    causes.sort_by(|a, b| share(b).total_cmp(&share(a)));
+    let counts = |(at, cause): &(usize, &&Finding)| {
+        let least = if *at == 0 { 0.25 } else { NEARLY_ALL };
+        share(cause) >= least * own
+    };
+    let causes = causes.iter().enumerate().filter(counts);
+    causes.map(|(_, cause)| cause.id.clone()).collect()
 }
 
-/// Takes the findings in their order, each after its main cause. The links have no cycle (a test of the
+/// Takes the findings in their order, each after its causes. The links have no cycle (a test of the
 /// rules), so something can always be taken.
 fn causes_first(mut rest: Vec<Finding>) -> Vec<Finding> {
     let mut ranked: Vec<Finding> = Vec::with_capacity(rest.len());
-    let causes: BTreeMap<String, String> = rest
+    let causes: BTreeMap<String, Vec<String>> = rest
         .iter()
-        .filter_map(|one| Some((one.id.clone(), main_cause(one, &rest)?.to_owned())))
+        .map(|one| (one.id.clone(), causes_of(one, &rest)))
         .collect();
     while !rest.is_empty() {
         let waits = |finding: &Finding, rest: &[Finding]| {
-            let cause = causes.get(&finding.id);
-            cause.is_some_and(|cause| rest.iter().any(|other| other.id == *cause))
+            let mut causes = causes.get(&finding.id).into_iter().flatten();
+            causes.any(|cause| rest.iter().any(|other| other.id == *cause))
         };
         let next = (0..rest.len())
             .find(|at| !waits(&rest[*at], &rest))
@@ -137,6 +150,27 @@ mod tests {
                 "daemon-thread-saturated",
                 "tun-queue-overflow",
                 "cpu-contention"
+            ]
+        );
+    }
+
+    #[test]
+    fn all_that_account_for_nearly_as_much_come_first() {
+        let ranked = order(vec![
+            supported("audit-impairment-void", 1.0),
+            supported("cpu-contention", 0.99),
+            supported("tun-queue-overflow", 0.98),
+            supported("daemon-thread-saturated", 0.9),
+            supported("audit-dead-flow", 1.0),
+        ]);
+        assert_eq!(
+            ranked,
+            [
+                "audit-dead-flow",
+                "cpu-contention",
+                "daemon-thread-saturated",
+                "tun-queue-overflow",
+                "audit-impairment-void",
             ]
         );
     }

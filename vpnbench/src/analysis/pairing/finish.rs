@@ -99,11 +99,16 @@ impl Pairing {
             problems: Vec::new(),
         };
         let mut structure: BTreeMap<(&str, Ends), Fates> = BTreeMap::new();
+        let mut beside = Amount::default();
         for (level, flows) in [("outer", wire), ("inner", inner)] {
             for (hash, flow) in flows {
                 let Some(ends) = ends(&flow, &addresses) else {
                     continue;
                 };
+                if level == "outer" && closing.is_beside(&flow, ends.1) {
+                    beside = beside.plus(flow.sums.departed);
+                    continue;
+                }
                 let sums = if level == "outer" {
                     &mut closing.wire
                 } else {
@@ -115,6 +120,7 @@ impl Pairing {
                 }
             }
         }
+        closing.beside(beside);
         closing.directions();
         let name = |ends: Ends| closing.direction(Some(ends.0), Some(ends.1));
         let rows = structure

@@ -131,6 +131,8 @@ pub struct Flow {
     pub version: u8,
     /// Destination address.
     pub destination: [u8; 16],
+    /// Protocol and port there.
+    pub destination_port: (u8, u16),
     /// Its packets without payload differ in what they acknowledge.
     tcp: bool,
     /// What it came to.
@@ -255,6 +257,7 @@ impl Flow {
             numbering: id.numbering,
             version: packet.ip_version,
             destination: packet.daddr,
+            destination_port: (packet.ip_proto, packet.dport),
             tcp: packet.ip_proto == 6,
             sums: Sums::default(),
             numbers: Unwrap::default(),

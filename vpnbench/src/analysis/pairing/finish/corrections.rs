@@ -4,9 +4,39 @@ use super::{Closing, Ends};
 use crate::analysis::Problem;
 use crate::analysis::ledger::Account;
 use crate::analysis::pairing::amount::Amount;
-use crate::analysis::pairing::transit::Sums;
+use crate::analysis::pairing::transit::{Flow, Sums};
 
 impl Closing<'_> {
+    /// Whether a flow goes to a program that is no part of the tunnel at a host where only the tunnel's sockets are
+    /// watched, say a daemon's questions to a server there: none of it would be seen to arrive.
+    pub(super) fn is_beside(&self, flow: &Flow, to: u16) -> bool {
+        if flow.to.is_some() {
+            return false;
+        }
+        let netns = self.hosts[to as usize].netns;
+        let changed = self.context.changes.iter();
+        let changed = changed.flat_map(|change| &change.tunnels);
+        let tunnels = self.context.start.tunnels.iter().chain(changed);
+        let mut sockets = tunnels
+            .flat_map(|tunnel| &tunnel.sockets)
+            .filter(|socket| socket.netns == netns)
+            .peekable();
+        sockets.peek().is_some()
+            && sockets.all(|socket| (socket.ip_proto, socket.local_port) != flow.destination_port)
+    }
+
+    /// Says how much that was.
+    pub(super) fn beside(&mut self, amount: Amount) {
+        if amount.units > 0 {
+            let message = format!(
+                "{} outer packets went to programs at the other host that are no part of the tunnel: whether they arrived \
+                 was not watched",
+                amount.segments
+            );
+            self.problems.push(Problem::info("pairing", message));
+        }
+    }
+
     /// Inner packets that came through twice although no outer packet did: the daemon sent them twice.
     /// They came out without having gone in, or stand where a lost one is missing.
     pub(super) fn repeated(&self, ends: Ends, account: &mut Account) {
