@@ -215,8 +215,10 @@ impl Merge {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
     use vpnbench_common::catalog::Kind;
+
+    use super::*;
 
     fn add(merge: &mut Merge, times: &[u64], watermark_ns: u64) {
         let mut block = merge.room();
@@ -262,5 +264,41 @@ mod tests {
             count < 2
         }));
         assert_eq!(count, 2);
+    }
+
+    proptest! {
+        /// Blocks in any order and steps in between come out as a stable sort of all would have them.
+        #[test]
+        fn runs_are_merged_as_if_all_were_sorted(
+            blocks in prop::collection::vec(prop::collection::vec(0u64..60, 0..12), 0..12),
+            steps in prop::collection::vec(0u64..40, 12),
+        ) {
+            let mut merge = Merge::default();
+            let mut seen = Vec::new();
+            let mut expected = Vec::new();
+            let mut waiting: Vec<u64> = Vec::new();
+            for (times, limit) in blocks.iter().zip(steps) {
+                add(&mut merge, times, 0);
+                waiting.extend(times);
+                let mut deliver = |event: Event<'_>| {
+                    seen.push(event.time_ns());
+                    true
+                };
+                prop_assert!(merge.deliver_before(limit, &mut deliver));
+                waiting.sort_unstable();
+                let ready = waiting.partition_point(|time| *time < limit);
+                expected.extend(waiting.drain(..ready));
+            }
+            let mut deliver = |event: Event<'_>| {
+                seen.push(event.time_ns());
+                true
+            };
+            prop_assert!(merge.finish(&mut deliver));
+            expected.extend(waiting);
+            prop_assert_eq!(&seen, &expected);
+            prop_assert_eq!(merge.bytes, 0);
+            prop_assert_eq!(merge.free.len(), merge.blocks.len());
+            prop_assert_eq!(merge.ended.len(), merge.runs.len());
+        }
     }
 }

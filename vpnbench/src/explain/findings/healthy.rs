@@ -1,5 +1,8 @@
 //! Nothing limits the run.
 
+use vpnbench_common::catalog::Tap;
+
+use super::path_reordering;
 use crate::explain::bounds;
 use crate::explain::confidence;
 use crate::explain::facts::{Facts, Load};
@@ -11,7 +14,7 @@ use crate::explain::units;
 pub(super) const RULE: Rule = Rule {
     id: "healthy",
     claim: "nothing on the path limits this run beyond the link itself",
-    judged: "no other claim is supported, none that applies is unknown for want of a probe, an end or events, and packets enough crossed the path: the posterior of the share lost lies below what is material",
+    judged: "no other claim is supported, none that applies is unknown for want of a probe, an end or events (the order on the wire may be, where packets come out of the tunnel in order), and packets enough crossed the path: the posterior of the share lost lies below what is material",
     needs: &[],
     remedy: "nothing to do",
     refuted_by: "any other finding is supported",
@@ -52,6 +55,7 @@ pub(in crate::explain) fn conclude(facts: &Facts<'_>, findings: &[Finding]) -> F
             one.verdict == Verdict::Unknown && one.applicable && !one.id.starts_with("audit-")
         })
         .filter(|one| one.summary.starts_with(UNJUDGED))
+        .filter(|one| one.id != path_reordering::RULE.id || !in_order(facts))
         .map(|one| one.id.as_str())
         .collect();
     let known = 1.0 - confidence::ratio_above(lost, sent, bounds::MATERIAL);
@@ -78,6 +82,20 @@ pub(in crate::explain) fn conclude(facts: &Facts<'_>, findings: &[Finding]) -> F
         ),
     };
     finding
+}
+
+/// Whether what comes out of the tunnel at the load's receiver has numbers and is in order: then nothing suffers from the
+/// order of outer packets without numbers.
+fn in_order(facts: &Facts<'_>) -> bool {
+    let Some(way) = &facts.way else {
+        return false;
+    };
+    let rows = facts.outputs.reordering.taps.iter();
+    let mut rows = rows
+        .filter(|row| row.tap == Tap::TunWrite.name() && row.namespace == way.receiver)
+        .filter(|row| row.packets > 0)
+        .peekable();
+    rows.peek().is_some() && rows.all(|row| row.reordered == 0)
 }
 
 fn certainty(finding: &Finding) -> f64 {

@@ -31,7 +31,7 @@ pub(super) const RULE: Rule = Rule {
 const RUNS: u64 = 4;
 
 fn judge(facts: &Facts<'_>) -> Judgement {
-    let Some(here) = loss::at(facts, &["daemon-send", "daemon-receive"]) else {
+    let Some(here) = loss::at(facts, &loss::DAEMONS) else {
         return Judgement::unseen("no book covers the daemon");
     };
     let sent = facts.sent().unwrap_or(here.entered).max(here.entered);

@@ -29,5 +29,5 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(facts: &Facts<'_>) -> Judgement {
-    loss::judge(facts, &["daemon-send", "daemon-receive"], "the daemon")
+    loss::judge(facts, &loss::DAEMONS, "the daemon")
 }

@@ -67,7 +67,8 @@ impl Closing<'_> {
 
     /// Inner packets that arrived although no outer packet was seen that carried them: the daemon also sends by a
     /// device that is not watched. What arrived had left; of the others nothing is proven. Where no outer packet
-    /// was seen at all, nothing says that the right device is watched.
+    /// was seen at all, nothing says that the right device is watched. Before that, as many of what is taken for the
+    /// daemon's own are data: packets of one size are easily mixed up.
     pub(super) fn unseen_way(
         &mut self,
         ends: Option<Ends>,
@@ -76,7 +77,15 @@ impl Closing<'_> {
     ) {
         let sums = ends.and_then(|ends| self.inner.get(&ends));
         let arrived = sums.map_or(Amount::default(), |sums| sums.arrived);
-        let seen = account.left.segments + account.duplicated.segments;
+        let seen = |account: &Account| account.left.segments + account.duplicated.segments;
+        let excess = arrived.segments.saturating_sub(seen(account));
+        let data = excess
+            .min(account.lost.segments)
+            .min(account.originated.segments);
+        account.originated.segments -= data;
+        account.left.segments += data;
+        account.lost.segments -= data;
+        let seen = seen(account);
         let message = if account.lost.segments == 0 {
             return;
         } else if arrived.segments > seen {
