@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use vpnbench::import::plan::{File, HOST};
 use vpnbench::import::{Import, ImportError, Place, Plan, Source};
 use vpnbench::trace::{Code, Reader, TraceError};
 
@@ -117,5 +118,40 @@ fn captures_are_what_their_names_say() {
             }
             _ => assert!(captured(bytes).expect("reads").0 > 0, "{name}"),
         }
+    }
+}
+
+/// Files of other tools, beside a capture: whether they can be used, and in how many places they cannot.
+#[test]
+fn files_beside_a_capture_are_what_their_names_say() {
+    let captures = files_of("capture_reader");
+    let (_, capture) = captures
+        .iter()
+        .find(|file| file.0 == "ethernet.pcap")
+        .expect("a whole capture");
+    let files = files_of("beside_reader");
+    assert!(files.len() >= 10, "{} files", files.len());
+    for (name, bytes) in files {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), bytes).expect("room");
+        let plan = Plan {
+            sources: vec![Source::at(Place::Unknown, "capture".into())],
+            beside: vec![File {
+                host: HOST.to_owned(),
+                path: file.path().to_owned(),
+            }],
+            ..Plan::default()
+        };
+        let import = Import::of(&plan, vec![Box::new(Cursor::new(capture.clone()))]);
+        let read = import.and_then(|import| import.for_each(|_| ()));
+        if let "nothing-known" | "empty" = name.as_str() {
+            assert!(matches!(read, Err(ImportError::Beside { .. })), "{name}");
+            continue;
+        }
+        let summary = read.expect(&name);
+        assert!(summary.events > 0, "{name}");
+        let mut messages = summary.problems.iter().map(|one| &one.message);
+        let bad_line = messages.any(|message| message.contains(", line "));
+        assert_eq!(bad_line, name.contains("-bad"), "{name}");
     }
 }

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         None,
     );
     add("damaged_files", damage::some, None);
+    add("damaged_files_of_other_tools", damage::some_beside, None);
     add("a_destroyed_record", damage::one_record, None);
     add("a_hole_in_the_file", damage::hole, None);
     add("something_else", damage::something_else, None);
@@ -97,10 +98,16 @@ fn main() -> ExitCode {
     add("export_stacks_in_a_flame_graph", timeline::folded, None);
     let polars = timeline::missing("polars");
     add("export_tables_in_polars", export::polars, polars.as_deref());
-    trials.add_on_demand(
-        trial("ten_thousand_damaged_files", damage::many),
-        "ten times the files of the default run",
-        None,
-    );
+    let many: [(&str, fn() -> anyhow::Result<()>); 2] = [
+        ("ten_thousand_damaged_files", damage::many),
+        (
+            "ten_thousand_damaged_files_of_other_tools",
+            damage::many_beside,
+        ),
+    ];
+    for (name, body) in many {
+        let why = "ten times the files of the default run";
+        trials.add_on_demand(trial(name, body), why, None);
+    }
     libtest_mimic::run(&arguments, trials.finish()).exit_code()
 }

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 
 use crate::hosts::Family;
-use crate::recorder::record;
+use crate::recorder::record_with;
 use crate::traffic::iperf3;
 use crate::wireguard::Pair;
 
@@ -31,7 +31,7 @@ pub(crate) fn cpu_time(family: Family) -> Result<()> {
     // Recording begins and ends between two readings each; the daemons hardly run then.
     let outside = all(&pair)?;
     let mut window = None;
-    let recorded = record(&[a, b], &selectors, || {
+    let recorded = record_with(&pair.daemons(), &[a, b], &selectors, || {
         let before = all(&pair)?;
         // How much work it takes until a thread has worked long depends on how many share it.
         for _ in 0..TRANSFERS {

@@ -85,6 +85,20 @@ pub(crate) fn record(
     arguments: &[&str],
     traffic: impl FnOnce() -> Result<()>,
 ) -> Result<Recorded> {
+    record_with(&[], hosts, arguments, traffic)
+}
+
+/// Records what `traffic` does on the hosts, with daemons that may send of themselves: a keepalive ten
+/// seconds after the last packet, say, which is within the start or the end of a recording on a slow machine.
+/// They are stopped at these times.
+pub(crate) fn record_with(
+    daemons: &[u32],
+    hosts: &[&Host],
+    arguments: &[&str],
+    traffic: impl FnOnce() -> Result<()>,
+) -> Result<Recorded> {
+    settled(hosts)?;
+    let stopped = Stopped::new(daemons)?;
     let before = settled(hosts)?;
     let devices: BTreeSet<String> = before
         .iter()
@@ -94,7 +108,10 @@ pub(crate) fn record(
     let witness = Witness::start(&devices)?;
     let recorder = Recorder::start(arguments)?;
     quiet(&before, &read_all(hosts)?, "while recording started")?;
+    drop(stopped);
     traffic()?;
+    settled(hosts)?;
+    let _stopped = Stopped::new(daemons)?;
     let end = settled(hosts)?;
     let (report, events, drop_reasons) = recorder.finish()?;
     let witnessed = witness.map_or(Ok(Vec::new()), Witness::finish)?;
@@ -126,6 +143,32 @@ pub(crate) fn record(
             .map(|(after, before)| after.since(before))
             .collect(),
     })
+}
+
+/// Processes that do not run until this is dropped.
+struct Stopped<'a>(&'a [u32]);
+
+impl Stopped<'_> {
+    fn new(daemons: &[u32]) -> Result<Stopped<'_>> {
+        let stopped = Stopped(daemons);
+        stopped.send(Signal::SIGSTOP)?;
+        Ok(stopped)
+    }
+
+    fn send(&self, signal: Signal) -> Result<()> {
+        for pid in self.0 {
+            kill(Pid::from_raw(pid.cast_signed()), signal).context("a daemon has ended")?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.send(Signal::SIGCONT) {
+            crate::say(&format!("  {error:#}"));
+        }
+    }
 }
 
 /// Traffic at the edges would be counted on one side only.

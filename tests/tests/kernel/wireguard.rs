@@ -8,7 +8,7 @@ use vpnbench_common::catalog::Tap;
 use vpnbench_tests::wireguard::End;
 
 use crate::hosts::{Family, Host, wire, wired};
-use crate::recorder::{Recorded, Row, record};
+use crate::recorder::{Recorded, Row, record_with};
 use crate::traffic::{flood, iperf3, local, ping, reachable};
 
 /// Two hosts with a tunnel: network 99 outside, 98 inside.
@@ -36,6 +36,11 @@ impl Pair {
         Ok(pair)
     }
 
+    /// Numbers of the daemons' processes.
+    pub(crate) fn daemons(&self) -> [u32; 2] {
+        [self.ends[0].pid(), self.ends[1].pid()]
+    }
+
     pub(crate) fn selectors(&self) -> Vec<String> {
         let mut all = Vec::new();
         for (host, end) in self.hosts.iter().zip(&self.ends) {
@@ -57,7 +62,7 @@ pub(crate) fn wireguard_go(family: Family) -> Result<()> {
     let selectors = pair.selectors();
     let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
     let target = local(&receiver)?;
-    let recorded = record(&[a, b], &selectors, || {
+    let recorded = record_with(&pair.daemons(), &[a, b], &selectors, || {
         flood(&sender, target, 5000, 1300)?;
         flood(&beside, beside_to, 500, 1300)?;
         ping(a, to)?;

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use vpnbench::import::plan::{File, HOST};
 
 use crate::make::{Format, Link, connection, gzip};
-use crate::read::{Read, read};
+use crate::read::{Read, read, read_beside};
+use crate::with;
 
 /// Files that are read damaged in every run of the suite.
 const SOME: u64 = 1_000;
@@ -57,15 +59,43 @@ fn damaged(random: &mut Random, original: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn some() -> Result<()> {
-    mutated(SOME)
+    mutated(SOME, &captures()?, |file| read(file).is_ok())
 }
 
 pub(crate) fn many() -> Result<()> {
-    mutated(MANY)
+    mutated(MANY, &captures()?, |file| read(file).is_ok())
 }
 
-#[allow(clippy::print_stdout, reason = "figures of a measurement, for the log")]
-fn mutated(files: u64) -> Result<()> {
+pub(crate) fn some_beside() -> Result<()> {
+    beside(SOME)
+}
+
+pub(crate) fn many_beside() -> Result<()> {
+    beside(MANY)
+}
+
+/// What other tools said, beside a whole capture.
+fn beside(files: u64) -> Result<()> {
+    let mut packets = connection()?;
+    packets.truncate(60);
+    let capture = Format::PLAIN.file(Link::Ethernet, 120, &packets);
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("damaged");
+    let readable = |file: Vec<u8>| {
+        let file = std::fs::write(&path, file).map(|()| File {
+            host: HOST.to_owned(),
+            path: path.clone(),
+        });
+        file.is_ok_and(|file| read_beside(capture.clone(), vec![file]).is_ok())
+    };
+    let originals: Vec<Vec<u8>> = with::SAMPLES
+        .into_iter()
+        .map(|name| std::fs::read(with::sample(name)))
+        .collect::<std::io::Result<_>>()?;
+    mutated(files, &originals, readable)
+}
+
+fn captures() -> Result<Vec<Vec<u8>>> {
     let mut packets = connection()?;
     packets.truncate(60);
     let mut originals = Vec::new();
@@ -76,6 +106,12 @@ fn mutated(files: u64) -> Result<()> {
     }
     originals.push(gzip(&originals[0])?);
     originals.push(zstd::encode_all(originals[1].as_slice(), 1)?);
+    Ok(originals)
+}
+
+/// Reads damaged copies of these in turn.
+#[allow(clippy::print_stdout, reason = "figures of a measurement, for the log")]
+fn mutated(files: u64, originals: &[Vec<u8>], is_readable: impl Fn(Vec<u8>) -> bool) -> Result<()> {
     let mut random = Random(7);
     let (mut readable, mut slowest) = (0, Duration::ZERO);
     for number in 0..files {
@@ -83,7 +119,7 @@ fn mutated(files: u64) -> Result<()> {
         let file = damaged(&mut random, original);
         let began = Instant::now();
         // Errors are fine, panics are not.
-        readable += u64::from(read(file).is_ok());
+        readable += u64::from(is_readable(file));
         let took = began.elapsed();
         slowest = slowest.max(took);
         ensure!(took < LONGEST, "file {number} took {took:?}");

@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use anyhow::Result;
 use vpnbench::analysis::{Analyses, Context};
+use vpnbench::import::plan::File;
 use vpnbench::import::{Import, Place, Plan, Source};
 use vpnbench::report::{self, Recording, Report};
 use vpnbench::trace::Problem;
@@ -24,8 +25,14 @@ impl Read {
 
 /// Analyses one file of which nothing is known.
 pub(crate) fn read(bytes: Vec<u8>) -> Result<Read> {
+    read_beside(bytes, Vec::new())
+}
+
+/// Analyses one file of which nothing is known, with files of other tools beside it.
+pub(crate) fn read_beside(bytes: Vec<u8>, beside: Vec<File>) -> Result<Read> {
     let plan = Plan {
         sources: vec![Source::at(Place::Unknown, "capture".into())],
+        beside,
         ..Plan::default()
     };
     let import = Import::of(&plan, vec![Box::new(Cursor::new(bytes))])?;

@@ -140,6 +140,7 @@ impl Drops {
             sum.segments += count.segments;
             sum.bytes += count.bytes;
         }
+        let books = self.receive_buffers(&named, context);
         let mut drops: Vec<DropCount> = named.into_iter().map(row).collect();
         drops.sort_by_key(|row| std::cmp::Reverse(row.units));
         let mut problems = Vec::new();
@@ -150,26 +151,29 @@ impl Drops {
             );
             problems.push(Problem::data_loss("drops", message));
         }
-        (
-            Output {
-                drops,
-                books: self.receive_buffers(context),
-            },
-            problems,
-        )
+        (Output { drops, books }, problems)
     }
 
     /// `UdpRcvbufErrors` counts each datagram refused with -12 (net/ipv4/udp.c,
-    /// `__udp_queue_rcv_skb`), `Udp6RcvbufErrors` its IPv6 twin.
-    fn receive_buffers(&self, context: &Context<'_>) -> Vec<Reconciliation> {
+    /// `__udp_queue_rcv_skb`), `Udp6RcvbufErrors` its IPv6 twin. net/ipv6/udp.c has that tracepoint since
+    /// Linux 6.10 only; where it told nothing, the datagrams that were freed there are counted.
+    fn receive_buffers(
+        &self,
+        named: &BTreeMap<Named, Count>,
+        context: &Context<'_>,
+    ) -> Vec<Reconciliation> {
         let mut lines = Vec::new();
         for namespace in &context.start.environment.namespaces {
             for (version, counter) in [(4, "UdpRcvbufErrors"), (6, "Udp6RcvbufErrors")] {
-                let seen = self
+                let told = self
                     .sockets
                     .get(&(namespace.netns, version, RECEIVE_BUFFER_FULL));
+                let freed = || match version {
+                    6 => refused_by_udpv6(named, namespace.netns),
+                    _ => 0,
+                };
                 let observed = context.attached(ProbeId::UdpFailQueueRcvSkb);
-                let seen = observed.then(|| seen.copied().unwrap_or(0));
+                let seen = observed.then(|| told.copied().unwrap_or_else(freed));
                 let kernel = context.counter(namespace.netns, counter);
                 let place = context.namespace_name(namespace.netns);
                 lines.push(Reconciliation::new(
@@ -183,6 +187,15 @@ impl Drops {
         }
         lines
     }
+}
+
+/// Datagrams freed in net/ipv6/udp.c because a receive buffer was full.
+fn refused_by_udpv6(named: &BTreeMap<Named, Count>, netns: u32) -> u64 {
+    let there = named.iter().filter(|((at, _, _, reason, place), _)| {
+        let place = place.as_deref().unwrap_or_default().trim_start_matches('_');
+        *at == netns && reason == "SOCKET_RCVBUFF" && place.starts_with("udpv6_")
+    });
+    there.map(|(_, count)| count.units).sum()
 }
 
 /// Namespace, device, stage, reason, place.

@@ -219,20 +219,9 @@ struct Sheet<'a> {
 
 impl Sheet<'_> {
     fn lines(&self) -> Vec<Reconciliation> {
-        let tunnel = self
-            .context
-            .start
-            .tunnels
-            .iter()
-            .chain(
-                self.context
-                    .changes
-                    .iter()
-                    .flat_map(|change| &change.tunnels),
-            )
-            .find(|tunnel| {
-                tunnel.netns == self.interface.netns && tunnel.interface == self.interface.device
-            });
+        let tunnel = self.context.tunnels().find(|tunnel| {
+            tunnel.netns == self.interface.netns && tunnel.interface == self.interface.device
+        });
         match (
             self.interface.role.as_str(),
             tunnel.map(|tunnel| (tunnel.kind, tunnel.tun_flags)),

@@ -44,7 +44,7 @@ use std::collections::BTreeMap;
 
 use vpnbench_common::catalog::ProbeId;
 
-use crate::trace::model::{Change, End, Namespace, SocketSample, Start, Symbols};
+use crate::trace::model::{Change, End, Namespace, SocketSample, Start, Symbols, Tunnel};
 use crate::trace::{Event, Summary};
 
 pub use books::Reconciliation;
@@ -110,6 +110,12 @@ impl<'a> Context<'a> {
             find(&self.start.environment.namespaces),
             self.end.and_then(|end| find(&end.environment.namespaces)),
         )
+    }
+
+    /// Tunnels there were at the start, and those that came later.
+    pub fn tunnels(&self) -> impl Iterator<Item = &'a Tunnel> {
+        let later = self.changes.iter().flat_map(|change| &change.tunnels);
+        self.start.tunnels.iter().chain(later)
     }
 
     /// Whether a probe was attached. What it shows is unknown otherwise, not zero.

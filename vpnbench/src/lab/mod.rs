@@ -8,6 +8,7 @@ pub mod ablate;
 mod asked;
 pub mod benchmark;
 pub mod campaign;
+mod cgroup;
 pub mod error;
 pub mod execute;
 pub mod hosts;
@@ -99,16 +100,40 @@ pub struct Run {
     /// What the VPN's adapter put into the run's directory.
     vpn_files: Vec<PathBuf>,
     vpn_kept: vpn::Kept,
-    cores: Cores,
+    allowances: Allowances,
     logs: PathBuf,
     undo: Undo,
 }
 
+/// What each program may use of the machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Allowance {
+    /// Cores; `None`: all.
+    cores: Option<CpuSet>,
+    /// Share of one core's time; `None`: no limit.
+    share: Option<f64>,
+}
+
 /// `[cpus]`, as the kernel takes it.
 #[derive(Debug, Clone, Copy)]
-struct Cores {
-    daemon: Option<CpuSet>,
-    benchmark: Option<CpuSet>,
+struct Allowances {
+    daemon: Allowance,
+    benchmark: Allowance,
+}
+
+impl Allowances {
+    fn of(cpus: &Cpus) -> Result<Allowances> {
+        Ok(Allowances {
+            daemon: Allowance {
+                cores: cpus::usable(&cpus.daemon)?,
+                share: cpus.daemon_share.map(|given| given.share),
+            },
+            benchmark: Allowance {
+                cores: cpus::usable(&cpus.benchmark)?,
+                share: None,
+            },
+        })
+    }
 }
 
 impl Run {
@@ -195,7 +220,7 @@ impl Run {
         }
         let started_ns = monotonic_ns();
         if count > 0 {
-            self.undo.keep_to(self.cores.daemon);
+            self.undo.keep_to(self.allowances.daemon);
             let setup = vpn::Setup {
                 id: &self.id,
                 hosts: &self.hosts,
@@ -204,7 +229,7 @@ impl Run {
                 kept: &mut self.vpn_kept,
             };
             let again = outcome.and_then(|()| vpn::start(&self.vpn, setup));
-            self.undo.keep_to(self.cores.benchmark);
+            self.undo.keep_to(self.allowances.benchmark);
             outcome = again.map(|tunnel| self.tunnel = tunnel);
         }
         benchmark::Restarted {
@@ -229,10 +254,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
         return Err(LabError::NotPermitted);
     }
     signals::install()?;
-    let cores = Cores {
-        daemon: cpus::usable(&options.cpus.daemon)?,
-        benchmark: cpus::usable(&options.cpus.benchmark)?,
-    };
+    let allowances = Allowances::of(&options.cpus)?;
     match down() {
         Ok(ids) => ids
             .iter()
@@ -261,7 +283,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     let wire = wire::start(&options.wire, setup)?;
     let before = entries(undo.directory());
     let mut vpn_kept = vpn::Kept::new();
-    undo.keep_to(cores.daemon);
+    undo.keep_to(allowances.daemon);
     let setup = vpn::Setup {
         id: &id,
         hosts: &hosts,
@@ -272,7 +294,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
     let tunnel = vpn::start(&options.vpn, setup)?;
     let mut vpn_files = entries(undo.directory());
     vpn_files.retain(|path| !before.contains(path));
-    undo.keep_to(cores.benchmark);
+    undo.keep_to(allowances.benchmark);
     let setup = benchmark::Setup {
         hosts: &hosts,
         tunnel: &tunnel,
@@ -299,7 +321,7 @@ pub fn start(options: &LabOptions) -> Result<Run> {
         vpn: options.vpn.clone(),
         vpn_files,
         vpn_kept,
-        cores,
+        allowances,
         logs,
         undo,
     })

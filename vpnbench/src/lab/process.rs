@@ -15,6 +15,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::cgroup;
 use super::error::{LabError, Result};
 use super::netns;
 
@@ -148,13 +149,13 @@ pub(crate) struct Program<'a> {
 }
 
 /// Starts a program in a process group of its own: Ctrl-C on the terminal reaches vpnbench, which
-/// ends the programs in order. `cores` are those it may use, where not all. `objects` is the run's registry: the child enters itself there
+/// ends the programs in order. `objects` is the run's registry: the child enters itself there
 /// before it executes anything, so that no moment exists in which it is running but unknown.
 pub(crate) fn start(
     program: &Program<'_>,
     environment: &[(&str, &str)],
     objects: &File,
-    cores: Option<CpuSet>,
+    bounds: &Bounds<'_>,
 ) -> Result<(Process, Child)> {
     let failed = || LabError::failed::<io::Error>("starting", program.name);
     let output = File::create(&program.log).map_err(LabError::file("creating", &program.log))?;
@@ -164,7 +165,7 @@ pub(crate) fn start(
     command.envs(environment.iter().copied());
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     register(&mut command, objects).map_err(failed())?;
-    keep_to(&mut command, cores);
+    bounds.apply(&mut command).map_err(failed())?;
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             LabError::Skipped(format!("{} not found", base_name(program.name)))
@@ -199,12 +200,28 @@ pub(crate) fn register(command: &mut Command, objects: &File) -> io::Result<()> 
     Ok(())
 }
 
-/// Makes a command's process, and all it starts, use these cores only.
-pub(crate) fn keep_to(command: &mut Command, cores: Option<CpuSet>) {
-    let Some(cores) = cores else { return };
-    let keep = move || sched_setaffinity(Pid::from_raw(0), &cores).map_err(io::Error::from);
-    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
-    unsafe { command.pre_exec(keep) };
+/// What a program may use of the machine; all of it by default.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bounds<'a> {
+    /// Cores.
+    pub(crate) cores: Option<CpuSet>,
+    /// The control group it belongs to.
+    pub(crate) group: Option<&'a Path>,
+}
+
+impl Bounds<'_> {
+    /// Keeps a command's process, and all it starts, within the bounds.
+    pub(crate) fn apply(&self, command: &mut Command) -> io::Result<()> {
+        if let Some(group) = self.group {
+            cgroup::enter(command, group)?;
+        }
+        if let Some(cores) = self.cores {
+            let keep = move || sched_setaffinity(Pid::from_raw(0), &cores).map_err(io::Error::from);
+            // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+            unsafe { command.pre_exec(keep) };
+        }
+        Ok(())
+    }
 }
 
 /// Appends `process` and the caller's /proc/self/stat line, which holds its number and start time.

@@ -9,12 +9,15 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::cgroup;
 use super::error::{LabError, Result};
 use super::netns;
 use super::process::{self, Process};
 
 const FOLDER: &str = "/run/vpnbench";
 const OBJECTS: &str = "objects";
+/// Begins the name of everything a run makes.
+pub(super) const PREFIX: &str = "vb-";
 
 /// The registry entry of one live run.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ pub(crate) struct Registry {
 enum Object {
     Namespace(String),
     File(PathBuf),
+    Group(PathBuf),
     Process { pid: u32, start: u64 },
 }
 
@@ -73,6 +77,11 @@ impl Registry {
         self.add(&format!("file {}\n", path.display()))
     }
 
+    /// Enters a control group that is about to be created.
+    pub(crate) fn add_group(&mut self, path: &Path) -> Result<()> {
+        self.add(&format!("cgroup {}\n", path.display()))
+    }
+
     fn add(&mut self, line: &str) -> Result<()> {
         let written = self.objects.write_all(line.as_bytes());
         written.map_err(LabError::file("writing", &self.directory.join(OBJECTS)))
@@ -86,7 +95,7 @@ impl Registry {
             .rev()
             .filter_map(|line| match parse_object(line)? {
                 Object::Process { pid, start } => Process::find(pid, start),
-                Object::Namespace(_) | Object::File(_) => None,
+                Object::Namespace(_) | Object::File(_) | Object::Group(_) => None,
             });
         processes.collect()
     }
@@ -142,6 +151,7 @@ fn remove_stale(directory: &Path) -> Result<()> {
             },
             Object::Namespace(name) => netns::delete(&name)?,
             Object::File(path) => remove_file(&path)?,
+            Object::Group(path) => cgroup::remove(&path)?,
         }
     }
     match fs::remove_dir_all(directory) {
@@ -166,8 +176,11 @@ fn parse_object(line: &str) -> Option<Object> {
     let (kind, rest) = line.split_once(' ')?;
     match kind {
         // A name of ours only: a damaged list must not delete other people's namespaces.
-        "netns" if rest.starts_with("vb-") && !rest.contains('/') => {
+        "netns" if rest.starts_with(PREFIX) && !rest.contains('/') => {
             Some(Object::Namespace(rest.to_owned()))
+        }
+        "cgroup" if Path::new(rest).file_name()?.to_str()?.starts_with(PREFIX) => {
+            Some(Object::Group(PathBuf::from(rest)))
         }
         "file" => Some(Object::File(PathBuf::from(rest))),
         "process" => process::parse_stat(rest).map(|(pid, start)| Object::Process { pid, start }),
@@ -187,6 +200,11 @@ mod tests {
         );
         assert_eq!(parse_object("netns someone-elses"), None);
         assert_eq!(parse_object("netns vb-/../../x"), None);
+        assert_eq!(
+            parse_object("cgroup /x/cpu/vb-1-0"),
+            Some(Object::Group(PathBuf::from("/x/cpu/vb-1-0")))
+        );
+        assert_eq!(parse_object("cgroup /x/cpu/other"), None);
         assert_eq!(parse_object("process 1"), None);
         assert_eq!(
             parse_object("file /run/x"),

@@ -6,20 +6,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use nix::sched::CpuSet;
-
 use super::error::Result;
-use super::process::{self, Process, Program};
+use super::process::{self, Bounds, Process, Program};
 use super::registry::{self, Registry};
 use super::scenario::set_sysctl;
-use super::{hosts, netns, signals};
+use super::{Allowance, cgroup, hosts, netns, signals};
 
 /// What a run has created so far. Dropping it removes everything.
 #[derive(Debug)]
 pub(crate) struct Undo {
+    id: String,
     registry: Registry,
     steps: Vec<Step>,
-    cores: Option<CpuSet>,
+    allowance: Allowance,
+    /// Control groups made.
+    groups: usize,
     unwound: bool,
 }
 
@@ -27,6 +28,7 @@ pub(crate) struct Undo {
 enum Step {
     Namespace(String),
     File(PathBuf),
+    Group(PathBuf),
     Process(Process, Child),
 }
 
@@ -34,9 +36,11 @@ impl Undo {
     /// An empty stack for the run `id`, entered in the registry.
     pub(crate) fn new(id: &str) -> Result<Undo> {
         Ok(Undo {
+            id: id.to_owned(),
             registry: Registry::create(id)?,
             steps: Vec::new(),
-            cores: None,
+            allowance: Allowance::default(),
+            groups: 0,
             unwound: false,
         })
     }
@@ -46,9 +50,9 @@ impl Undo {
         self.registry.directory()
     }
 
-    /// Keeps programs that are started from now on to these cores.
-    pub(crate) fn keep_to(&mut self, cores: Option<CpuSet>) {
-        self.cores = cores;
+    /// What each program that is started from now on may use.
+    pub(crate) fn keep_to(&mut self, allowance: Allowance) {
+        self.allowance = allowance;
     }
 
     /// Creates a namespace.
@@ -88,8 +92,16 @@ impl Undo {
         environment: &[(&str, &str)],
     ) -> Result<Process> {
         signals::check()?;
+        let group = match self.allowance.share {
+            Some(share) => Some(self.create_group(share)?),
+            None => None,
+        };
+        let bounds = Bounds {
+            cores: self.allowance.cores,
+            group: group.as_deref(),
+        };
         let objects = self.registry.objects();
-        let (process, child) = process::start(program, environment, objects, self.cores)?;
+        let (process, child) = process::start(program, environment, objects, &bounds)?;
         self.steps.push(Step::Process(process.clone(), child));
         Ok(process)
     }
@@ -99,8 +111,22 @@ impl Undo {
     pub(crate) fn command(&self, netns: &Path, program: &str) -> io::Result<Command> {
         let mut command = netns::command(netns, program)?;
         process::register(&mut command, self.registry.objects())?;
-        process::keep_to(&mut command, self.cores);
+        let bounds = Bounds {
+            cores: self.allowance.cores,
+            group: None,
+        };
+        bounds.apply(&mut command)?;
         Ok(command)
+    }
+
+    /// A control group of its own for one program.
+    fn create_group(&mut self, share: f64) -> Result<PathBuf> {
+        let path = cgroup::place(&format!("{}{}-{}", registry::PREFIX, self.id, self.groups))?;
+        self.groups += 1;
+        self.registry.add_group(&path)?;
+        self.steps.push(Step::Group(path.clone()));
+        cgroup::create(&path, share)?;
+        Ok(path)
     }
 
     /// Removes everything, last created first, and reports the first failure after having tried all.
@@ -123,6 +149,7 @@ impl Step {
         match self {
             Step::Namespace(name) => netns::delete(&name),
             Step::File(path) => registry::remove_file(&path),
+            Step::Group(path) => cgroup::remove(&path),
             Step::Process(process, mut child) => {
                 process.terminate()?;
                 let reaped = child.wait();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Begins the name of a scenario with two faults at once.
-const MIXED: &str = "mixed-";
+pub(super) const MIXED: &str = "mixed-";
 
 /// One run.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +61,11 @@ impl Run {
             expectations: list("expectations").iter().map(expectation).collect(),
             supported: list("supported").iter().map(word).collect(),
         }))
+    }
+
+    /// The supported findings, ranked.
+    pub(crate) fn into_supported(self) -> Vec<String> {
+        self.supported
     }
 
     fn done(&self) -> bool {

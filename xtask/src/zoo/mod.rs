@@ -5,6 +5,7 @@
 //! from all that is there.
 
 mod matrix;
+mod order;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ pub(crate) struct Arguments {
     /// Begin no further run after this many seconds
     #[arg(long, value_name = "SECONDS")]
     within: Option<u64>,
+    /// Also take one of two faults away, N runs of each variant, to see which of them is the larger one
+    #[arg(long, value_name = "N")]
+    order: Option<u64>,
     /// Only make the matrix from the runs that are there
     #[arg(long)]
     matrix: bool,
@@ -39,7 +43,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let names = names(&arguments.names)?;
     let home = run::target_dir()?.join("zoo");
     if !arguments.matrix {
-        make_runs(arguments, &names, &home)?;
+        let program = program()?;
+        make_runs(arguments, &program, &names, &home)?;
+        if let Some(repeat) = arguments.order {
+            order::make(&program, &names, repeat, &home)?;
+        }
     }
     let mut runs = Vec::new();
     for name in &names {
@@ -47,7 +55,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             runs.extend(Run::read(&place(&home, name, seed), name)?);
         }
     }
-    let text = matrix::text(&runs, names.len(), arguments.seeds);
+    let mut text = matrix::text(&runs, names.len(), arguments.seeds);
+    text.push_str(&order::section(&names, &home)?);
     println!("{text}");
     if arguments.names.is_empty() {
         let path = run::root()?.join("docs/zoo.md");
@@ -84,9 +93,7 @@ fn names(given: &[String]) -> Result<Vec<String>> {
     Ok(given.to_vec())
 }
 
-/// Seed by seed, so that an early stop leaves every scenario with as many runs.
-fn make_runs(arguments: &Arguments, names: &[String], home: &Path) -> Result<()> {
-    let begun = Instant::now();
+fn program() -> Result<PathBuf> {
     // A copy that a build does not replace half-way, if the caller made one.
     let program = match std::env::var_os("VPNBENCH") {
         Some(path) => PathBuf::from(path),
@@ -98,6 +105,12 @@ fn make_runs(arguments: &Arguments, names: &[String], home: &Path) -> Result<()>
             program.display()
         );
     }
+    Ok(program)
+}
+
+/// Seed by seed, so that an early stop leaves every scenario with as many runs.
+fn make_runs(arguments: &Arguments, program: &Path, names: &[String], home: &Path) -> Result<()> {
+    let begun = Instant::now();
     for seed in 1..=arguments.seeds {
         for name in names {
             let directory = place(home, name, seed);
@@ -112,7 +125,7 @@ fn make_runs(arguments: &Arguments, names: &[String], home: &Path) -> Result<()>
                 );
                 return Ok(());
             }
-            one(&program, name, seed, &directory)?;
+            one(program, name, seed, &directory)?;
         }
     }
     Ok(())

@@ -52,6 +52,9 @@ pub struct LossStructure {
     /// Packets larger than this many bytes are (nearly) all lost and others are (nearly) not; null
     /// without such a threshold.
     pub size_threshold_bytes: Option<u32>,
+    /// The next size above it that there was: the limit lies between; null without a threshold.
+    #[serde(default)]
+    pub size_lost_bytes: Option<u32>,
     /// Period of the runs in ms; null if they are not periodic.
     pub period_ms: Option<f64>,
 }
@@ -147,6 +150,7 @@ impl Fates {
         self.end_run();
         let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
         let [kept, begun, ended, lasted] = self.steps;
+        let (arrives, vanishes) = self.threshold().unzip();
         Some(LossStructure {
             level: level.to_owned(),
             direction: direction.to_owned(),
@@ -159,28 +163,35 @@ impl Fates {
             run_lengths: self.lengths.to_vec(),
             gilbert_p: ratio(begun, kept + begun),
             gilbert_r: ratio(ended, ended + lasted),
-            size_threshold_bytes: self.threshold(),
+            size_threshold_bytes: arrives,
+            size_lost_bytes: vanishes,
             period_ms: self.period(),
         })
     }
 
     /// The size above which at least 90 % are lost and below which at most 10 % are, with at least
-    /// 20 packets on either side.
-    fn threshold(&self) -> Option<u32> {
+    /// 20 packets on either side, and the next size there was. Where several sizes are such, the one with the
+    /// fewest packets on the wrong side.
+    fn threshold(&self) -> Option<(u32, u32)> {
         let all = self
             .sizes
             .values()
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         let mut below = (0u64, 0u64);
-        for (class, &(packets, lost)) in &self.sizes {
+        let mut best: Option<(u64, u32, u32)> = None;
+        let next = self.sizes.keys().skip(1);
+        for ((class, &(packets, lost)), next) in self.sizes.iter().zip(next) {
             below = (below.0 + packets, below.1 + lost);
             let above = (all.0 - below.0, all.1 - below.1);
             let enough = below.0 >= SIDE_LEAST && above.0 >= SIDE_LEAST;
             if enough && below.1 * 10 <= below.0 && above.1 * 10 >= above.0 * 9 {
-                return Some((class + 1) * SIZE_STEP - 1);
+                let wrong = below.1 + (above.0 - above.1);
+                if best.is_none_or(|(least, ..)| wrong < least) {
+                    best = Some((wrong, (class + 1) * SIZE_STEP - 1, next * SIZE_STEP));
+                }
             }
         }
-        None
+        best.map(|(_, arrives, vanishes)| (arrives, vanishes))
     }
 
     /// Mean distance of the runs, if there are at least six and they are regular.

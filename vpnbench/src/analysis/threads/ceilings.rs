@@ -98,6 +98,10 @@ pub(super) fn limits(
         .iter()
         .map(|(_, thread)| with_work(thread, RUNNABLE, usize::MAX))
         .sum();
+    let of_window = |ns: u64| match window_ns {
+        0 => 0.0,
+        window_ns => ns as f64 / window_ns as f64,
+    };
     let mut ceilings: Vec<Limit> = own.iter().filter_map(|(row, _)| limit(row)).collect();
     ceilings.extend(cores(desk, (packets_per_s, bps), (cpu_s, window_ns), cpus));
     ceilings.sort_by(|a, b| a.ceiling_packets_per_s.total_cmp(&b.ceiling_packets_per_s));
@@ -121,15 +125,22 @@ pub(super) fn limits(
         calls_per_packet: (packets > 0).then(|| calls / packets as f64),
         call_share: (cpu_s > 0.0).then(|| in_calls / cpu_s),
         stages: stages(own, desk),
-        waiting_for_core: if window_ns > 0 {
-            waiting as f64 / window_ns as f64
-        } else {
-            0.0
-        },
+        waiting_for_core: of_window(waiting),
+        starved_share: of_window(desk.starved_ns).min(1.0),
+        attended_share: of_window(desk.attended_ns).min(1.0),
+        pooled: is_pooled(own),
         bottleneck: bottleneck.cloned(),
         ceilings,
         serialisation: serialisation(threads, desk, window_ns, own),
     }
+}
+
+/// Whether two threads begin the same way of packets.
+fn is_pooled(own: &[(&ThreadTime, &Thread)]) -> bool {
+    [Duty::TunReader, Duty::OuterReceiver].iter().any(|duty| {
+        let with = own.iter().filter(|(row, _)| row.duties.contains(duty));
+        with.count() > 1
+    })
 }
 
 /// Stages of all threads together. Code between calls is passed by all packets of its way.

@@ -334,6 +334,15 @@ pub struct DaemonLimits {
     /// Seconds its threads were runnable without a core while work waited / `window_s`: how many threads
     /// waited for a core on average.
     pub waiting_for_core: f64,
+    /// Share of `window_s` in which packets were there and at least one of its threads was runnable without a core.
+    #[serde(default)]
+    pub starved_share: f64,
+    /// Share of `window_s` in which packets were there and at least one of its threads ran or was runnable.
+    #[serde(default)]
+    pub attended_share: f64,
+    /// Whether several of its threads read the device, or the outer socket, so that any of them may take the next packet.
+    #[serde(default)]
+    pub pooled: bool,
     /// The thread that is saturated, if one is: `saturated_share` of at least [`SATURATED_SHARE`].
     pub bottleneck: Option<Limit>,
     /// Its threads by ceiling, lowest first, and the machine's cores: what limits next.

@@ -32,7 +32,7 @@ pub(super) enum State {
 }
 
 impl State {
-    fn awake(self) -> bool {
+    pub(super) fn awake(self) -> bool {
         matches!(self, State::Running | State::Runnable)
     }
 
@@ -143,7 +143,7 @@ impl Thread {
                 *waited = clock[number].saturating_sub(self.seen[number]);
             }
             self.seen = clock;
-            desk.awake(now_ns, old.awake(), state.awake());
+            desk.changes(now_ns, old, state);
         }
         if let Some(index) = old.index() {
             let half = usize::from(self.in_hand) * IN_HAND;

@@ -23,6 +23,7 @@ use rustc_hash::FxHashMap;
 use vpnbench_common::catalog::Tap;
 use vpnbench_common::event;
 
+use super::scheduling::State;
 use crate::trace::model::Start;
 
 /// Combinations of four queues.
@@ -71,6 +72,12 @@ pub(super) struct Desk {
     clock: Clock,
     /// Its threads that are running or runnable.
     awake: u32,
+    /// Of these, those without a CPU.
+    runnable: u32,
+    /// ns with something in a queue and a thread awake.
+    pub(super) attended_ns: u64,
+    /// ns with something in a queue and a thread without a CPU.
+    pub(super) starved_ns: u64,
     asleep_since: Option<u64>,
     pub(super) packets_out: u64,
     pub(super) packets_in: u64,
@@ -112,7 +119,12 @@ impl Desk {
             self.waiting[Queue::Outward as usize] = 0;
             self.waiting[Queue::Inward as usize] = 0;
         }
-        self.clock[self.mask()] += now_ns.saturating_sub(self.since_ns);
+        let (mask, time) = (self.mask(), now_ns.saturating_sub(self.since_ns));
+        self.clock[mask] += time;
+        if mask != 0 {
+            self.attended_ns += if self.awake > 0 { time } else { 0 };
+            self.starved_ns += if self.runnable > 0 { time } else { 0 };
+        }
         self.since_ns = now_ns;
     }
 
@@ -132,10 +144,14 @@ impl Desk {
         self.last_ns = now_ns;
     }
 
-    /// A thread is awake, or no longer.
-    pub(super) fn awake(&mut self, now_ns: u64, before: bool, now: bool) {
-        self.awake = self.awake.saturating_sub(u32::from(before)) + u32::from(now);
-        if self.awake == 0 && before {
+    /// A thread changes its state.
+    pub(super) fn changes(&mut self, now_ns: u64, before: State, now: State) {
+        let change = |count: u32, is: fn(State) -> bool| {
+            count.saturating_sub(u32::from(is(before))) + u32::from(is(now))
+        };
+        self.awake = change(self.awake, State::awake);
+        self.runnable = change(self.runnable, |state| state == State::Runnable);
+        if self.awake == 0 && before.awake() {
             self.asleep_since = Some(now_ns);
         }
     }

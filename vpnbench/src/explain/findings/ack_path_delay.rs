@@ -10,7 +10,7 @@ use crate::explain::{confidence, units};
 pub(super) const RULE: Rule = Rule {
     id: "ack-path-delay",
     claim: "acknowledgements are delayed or compressed on the return path",
-    judged: "median time of an acknowledgement from the receiver's device to the sender's TCP, less the wire's own (its median in that direction), as a share of the median round trip: material from a third on, since a round trip has three parts besides (the way there, the receiver, the wire back), and above 1 ms, the granularity of timers (RFC 9002, section 6.1.2)",
+    judged: "median time of an acknowledgement from the receiver's device to the sender's TCP, less the wire's own (its median on the way there or back, whichever is less: a wire that is slower back than there delays acknowledgements), as a share of the median round trip: material from a third on, since a round trip has three parts besides (the way there, the receiver, the wire back), and above 1 ms, the granularity of timers (RFC 9002, section 6.1.2)",
     needs: &[
         Need::Tcp,
         Need::BothEnds,
@@ -48,9 +48,11 @@ fn judge(facts: &Facts<'_>) -> Judgement {
     let Some(rtt) = limits.rtt_us else {
         return Judgement::unseen("the sender has no RTT samples");
     };
-    let Some(wire) = facts.stage_back("wire").map(|stage| stage.p50_us) else {
+    let Some(wire_back) = facts.stage_back("wire").map(|stage| stage.p50_us) else {
         return Judgement::unseen("the wire's own time back is not known");
     };
+    let there = facts.stage("wire").map(|stage| stage.p50_us);
+    let wire = there.map_or(wire_back, |there| there.min(wire_back));
     let excess = (back.p50 - wire).max(0.0);
     let part = if rtt.p50 > 0.0 { excess / rtt.p50 } else { 0.0 };
     let seconds = limits.times.busy_s;
@@ -63,7 +65,7 @@ fn judge(facts: &Facts<'_>) -> Judgement {
             "tcp_flows.acks",
         )
         .expected(units::duration(wire / 1e6)),
-        Evidence::new("wire of that direction, median", wire, "us", "stages"),
+        Evidence::new("wire of that direction, median", wire_back, "us", "stages"),
         Evidence::new("round trip, median", rtt.p50, "us", "tcp_flows"),
     ];
     evidence.extend(compressed.map(|share| {
@@ -82,10 +84,10 @@ fn judge(facts: &Facts<'_>) -> Judgement {
         },
         share: Some(part.min(1.0)),
         summary: format!(
-            "an acknowledgement takes {} back to the sender, {} of the round trip, on a wire of {}",
+            "an acknowledgement takes {} back to the sender, on a wire of {}: {} of the round trip more than it must",
             units::duration(back.p50 / 1e6),
-            units::percent(part.min(1.0)),
-            units::duration(wire / 1e6)
+            units::duration(wire / 1e6),
+            units::percent(part.min(1.0))
         ),
         evidence,
         remedy: None,

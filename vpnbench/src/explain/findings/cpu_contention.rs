@@ -10,7 +10,7 @@ use crate::explain::{bounds, confidence, units};
 pub(super) const RULE: Rule = Rule {
     id: "cpu-contention",
     claim: "runnable threads of the path wait for a core (run-queue delay), including softirq pressure",
-    judged: "share of the time between the daemon's first and last packet in which the thread that waits most was runnable, not running, and packets waited for it (docs/threads.md); a time slice of the scheduler is one observation. It is a limit only where that thread had work for most of the time, running or waiting",
+    judged: "share of the time between the daemon's first and last packet in which the thread that waits most was runnable, not running, and packets waited for it (docs/threads.md); a time slice of the scheduler is one observation. It is a limit only where that thread had work for most of the time, running or waiting. Where several threads take the next packet by turns, as those of a Go program do, the daemon as a whole stands for the thread: the time in which one of them waited, and in which one ran or waited",
     needs: &[
         Need::Daemon,
         Need::Probe(ProbeId::SchedSwitch),
@@ -23,32 +23,38 @@ pub(super) const RULE: Rule = Rule {
     judge,
 };
 
+/// Of the time.
+const MOST: f64 = 0.5;
+
 fn judge(facts: &Facts<'_>) -> Judgement {
     let Some(daemon) = super::cpu::busiest(facts) else {
         return Judgement::unseen("no daemon carried packets while its threads were watched");
     };
-    let threads = facts
-        .outputs
-        .threads
-        .threads
-        .iter()
-        .filter(|thread| thread.role == "daemon");
-    let waits = threads.filter_map(|thread| {
+    let all = &facts.outputs.threads;
+    let threads = all.threads.iter().filter(|one| one.role == "daemon");
+    let threads = threads.filter_map(|thread| {
         let waiting = (thread.saturated_share? - thread.working_share?).max(0.0);
-        Some((waiting, thread.saturated_share?, thread))
+        Some((waiting, thread.saturated_share?, &thread.comm))
     });
-    let Some((waiting, busy, thread)) = waits.max_by(|a, b| a.0.total_cmp(&b.0)) else {
+    let pools = all.limits.iter().filter(|one| one.pooled);
+    let pools = pools.map(|one| (one.starved_share, one.attended_share, &one.comm));
+    let order = |one: &(f64, f64, &String)| (one.1 > MOST, one.0);
+    let longest = threads.chain(pools).max_by(|a, b| {
+        let (a, b) = (order(a), order(b));
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+    });
+    let Some((waiting, busy, comm)) = longest else {
         return Judgement::unseen("no thread of a daemon was followed");
     };
     let above =
         |share, bound| confidence::time_above(share, daemon.window_s, super::cpu::SLICE_S, bound);
     let cores = f64::from(facts.context.start.host.cpus);
     Known {
-        probability: confidence::both(above(waiting, bounds::MATERIAL), above(busy, 0.5)),
+        probability: confidence::both(above(waiting, bounds::MATERIAL), above(busy, MOST)),
         share: Some(waiting),
         summary: format!(
             "{} waited for a core {} of the time while packets waited for it",
-            thread.comm,
+            comm,
             units::percent(waiting)
         ),
         evidence: vec![

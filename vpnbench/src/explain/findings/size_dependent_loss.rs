@@ -43,7 +43,9 @@ fn judge(facts: &Facts<'_>) -> Judgement {
         }
         .into();
     };
-    let threshold = row.size_threshold_bytes.unwrap_or(0);
+    let arrives = row.size_threshold_bytes.unwrap_or(0);
+    // Older reports do not have it.
+    let vanishes = row.size_lost_bytes.unwrap_or(arrives + 1);
     let share = match facts.load {
         // TCP cannot go on at all without its full segments.
         Load::Tcp => 1.0,
@@ -53,15 +55,16 @@ fn judge(facts: &Facts<'_>) -> Judgement {
         probability: confidence::ratio_above(row.lost as f64, row.lost as f64, 0.9),
         share: Some(share),
         summary: format!(
-            "{} packets larger than {threshold} bytes are lost, smaller ones arrive",
+            "{} packets of {vanishes} bytes and more are lost, those up to {arrives} bytes arrive",
             row.level
         ),
         evidence: vec![
-            Evidence::new("largest size that arrives", f64::from(threshold), "bytes", "ledger.structure"),
+            Evidence::new("size up to which packets arrive", f64::from(arrives), "bytes", "ledger.structure"),
+            Evidence::new("size from which they are lost", f64::from(vanishes), "bytes", "ledger.structure"),
             Evidence::new("lost", row.lost as f64, "packets", "ledger.structure").expected("0"),
         ],
         remedy: Some(format!(
-            "ip link set dev TUN mtu N so that no packet is larger than {threshold} bytes at that place; sysctl net.ipv4.tcp_mtu_probing=1"
+            "ip link set dev TUN mtu N so that packets stay below {vanishes} bytes at that place (the limit lies between {arrives} and {vanishes}: ping -M do -s SIZE finds it); sysctl net.ipv4.tcp_mtu_probing=1"
         )),
     }
     .into()

@@ -1,4 +1,4 @@
-//! `[cpus]`: which cores daemons and benchmark are kept to.
+//! `[cpus]`: which cores daemons and benchmark are kept to, and how much of them daemons get.
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -7,15 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Invalid;
 use crate::lab::error::{LabError, Result};
+use crate::lab::wire::Percent;
 
 /// Numbers of cores, as in /proc/cpuinfo; an empty list keeps to none in particular.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "snake_case")]
 pub struct Cpus {
     /// For every program of the VPN, on all hosts.
     pub daemon: Vec<usize>,
     /// For the benchmark's servers and its client.
     pub benchmark: Vec<usize>,
+    /// Most CPU time that each program of the VPN gets with all its threads, as a share of one core: it stops
+    /// for the rest of each tenth of a second, as a container with a limit does. Without it there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daemon_share: Option<Percent>,
 }
 
 impl Cpus {
@@ -24,6 +29,10 @@ impl Cpus {
             set_of(cores)
                 .map_err(|message| Invalid::new(format!("cpus.{key}"), message))
                 .map(drop)?;
+        }
+        // The kernel takes no quota below a millisecond of the period.
+        if self.daemon_share.is_some_and(|given| given.share < 0.01) {
+            return Err(Invalid::new("cpus.daemon_share", "at least 1%"));
         }
         Ok(())
     }

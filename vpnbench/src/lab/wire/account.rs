@@ -63,8 +63,8 @@ impl Count {
 }
 
 /// The embedded wire's ledger for one host:
-/// `entered + copies = lost + over_limit + sent + undeliverable + waiting`, in units and in
-/// segments. With `unit = "packet"` a super-packet enters as its segments.
+/// `entered + copies = lost + too_large + over_limit + sent + undeliverable + waiting`, in units and
+/// in segments. With `unit = "packet"` a super-packet enters as its segments.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct EgressAccount {
     /// What came from the host.
@@ -75,6 +75,8 @@ pub struct EgressAccount {
     pub copies: Count,
     /// Lost by `loss`.
     pub lost: Count,
+    /// Longer than `size_limit`.
+    pub too_large: Count,
     /// Dropped because `limit` units were waiting.
     pub over_limit: Count,
     /// Sent on at once by `reorder`; also in `sent`.
@@ -113,6 +115,7 @@ impl EgressAccount {
         let sum = |of: fn(&Count) -> u64| {
             let left = [
                 &self.lost,
+                &self.too_large,
                 &self.over_limit,
                 &self.sent,
                 &self.undeliverable,

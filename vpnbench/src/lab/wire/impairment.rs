@@ -50,6 +50,8 @@ pub struct Impairment {
     pub rate_bps: u64,
     /// Most units that may wait.
     pub limit: u32,
+    /// Longest IP packet in bytes that gets through; 0 is unlimited.
+    pub size_limit: u32,
 }
 
 impl Default for Impairment {
@@ -69,6 +71,7 @@ impl Default for Impairment {
             gap: 0,
             rate_bps: 0,
             limit: 1000,
+            size_limit: 0,
         }
     }
 }

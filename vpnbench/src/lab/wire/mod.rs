@@ -96,7 +96,11 @@ pub(crate) fn start(spec: &WireSpec, mut setup: Setup<'_>) -> Result<Wire> {
 fn choose(spec: &WireSpec) -> Result<Backend> {
     Ok(match spec.backend {
         Backend::Auto if spec.is_plain() && spec.truth.is_none() => Backend::None,
-        Backend::Auto if spec.model == Model::Exact || spec.truth.is_some() => Backend::Embedded,
+        Backend::Auto
+            if spec.model == Model::Exact || spec.truth.is_some() || spec.limits_size() =>
+        {
+            Backend::Embedded
+        }
         Backend::Auto if netem::is_available()? => Backend::Netem,
         Backend::Auto => Backend::Embedded,
         Backend::Netem if !netem::is_available()? => {

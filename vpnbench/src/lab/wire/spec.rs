@@ -129,6 +129,11 @@ macro_rules! with_impairment_keys {
             /// Most units that may wait at a time; 1000 as with tc.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub limit: Option<u32>,
+            /// Longest IP packet in bytes that gets through; longer ones vanish without a word, as on a path
+            /// that has a smaller MTU and no ICMP (RFC 2923, section 2.1). Embedded backend with `unit =
+            /// "packet"` only.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub size_limit: Option<u32>,
         }
 
         impl $name {
@@ -152,6 +157,7 @@ macro_rules! with_impairment_keys {
                 set(&mut base.gap, self.gap);
                 set(&mut base.rate_bps, self.rate.map(|rate| rate.bits_per_second));
                 set(&mut base.limit, self.limit);
+                set(&mut base.size_limit, self.size_limit);
             }
         }
     };
@@ -236,6 +242,12 @@ impl WireSpec {
             && self.offload()
     }
 
+    /// Whether packets of some sizes do not get through.
+    #[must_use]
+    pub fn limits_size(&self) -> bool {
+        (1..=3).any(|number| self.impairment(number).size_limit > 0)
+    }
+
     /// Checks what no single value shows; the key is the full path below `wire`.
     pub fn validate(&self) -> Result<(), InvalidKey> {
         let sections = [
@@ -260,6 +272,14 @@ impl WireSpec {
             Backend::None if !self.is_plain() => Err(invalid(
                 "wire.backend",
                 "none is a bare veth pair: it can neither impair, nor act on packets, nor sit in the middle, nor switch offloads off",
+            )),
+            Backend::Netem if self.limits_size() => Err(invalid(
+                "wire.size_limit",
+                "the kernel's netem does not look at sizes: backend = \"embedded\"",
+            )),
+            _ if self.limits_size() && self.unit == Unit::Skb => Err(invalid(
+                "wire.size_limit",
+                "a super-packet has no size on a wire: unit = \"packet\"",
             )),
             Backend::Netem if self.model == Model::Exact => Err(invalid(
                 "wire.model",

@@ -267,8 +267,10 @@ fn structure(row: &crate::analysis::ledger::LossStructure) -> String {
             count(row.run_max)
         ));
     }
-    if let Some(size) = row.size_threshold_bytes {
-        parts.push(format!("those over {size} bytes"));
+    if let Some((arrives, vanishes)) = row.size_threshold_bytes.zip(row.size_lost_bytes) {
+        parts.push(format!(
+            "those of {vanishes} bytes and more, up to {arrives} arrive"
+        ));
     }
     if let Some(period) = row.period_ms {
         parts.push(format!("every {}", duration(period / 1e3)));

@@ -14,9 +14,7 @@ impl Closing<'_> {
             return false;
         }
         let netns = self.hosts[to as usize].netns;
-        let changed = self.context.changes.iter();
-        let changed = changed.flat_map(|change| &change.tunnels);
-        let tunnels = self.context.start.tunnels.iter().chain(changed);
+        let tunnels = self.context.tunnels();
         let mut sockets = tunnels
             .flat_map(|tunnel| &tunnel.sockets)
             .filter(|socket| socket.netns == netns)

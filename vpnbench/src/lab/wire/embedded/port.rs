@@ -80,6 +80,8 @@ pub(super) struct Port {
     has_header: bool,
     unit: UnitKind,
     queue: Queue<Unit>,
+    /// Longest IP packet that gets through.
+    longest: u32,
     /// What the host sends waits there, with the impairment in the host.
     host: Option<held::Queue>,
     account: EgressAccount,
@@ -149,6 +151,10 @@ impl Port {
             has_header: offload,
             unit,
             queue: Queue::new(&settings.impairment, model, settings.seed),
+            longest: match settings.impairment.size_limit {
+                0 => u32::MAX,
+                bytes => bytes,
+            },
             host,
             account: EgressAccount::default(),
             delay: Times::new()?,
@@ -265,6 +271,10 @@ impl Port {
         let number = self.account.entered.units;
         self.account.entered.add(size.segments);
         self.account.entered_bytes += size.bytes;
+        if unit.length.saturating_sub(frame::ETHERNET as u32) > self.longest {
+            self.account.too_large.add(size.segments);
+            return self.refuse(unit, (number, false), FATE_LOST, now, pool, log);
+        }
         let answer = self.queue.offer(unit, size.bytes, now);
         let fates = [
             (Some(answer.fate), answer.refused),
@@ -287,15 +297,28 @@ impl Port {
                 Fate::Waits | Fate::Jumps => continue,
             };
             let Some(unit) = refused else { continue };
-            let times = (now, now);
-            self.log(log, &unit, number, is_copy, fate, times)?;
-            if let Some(id) = unit.held {
-                self.release(id, false)?;
-            }
-            pool.give_back(unit.frame.into_buffer());
+            self.refuse(unit, (number, is_copy), fate, now, pool, log)?;
         }
         let waiting = self.queue.len() as u64;
         self.account.backlog_max = self.account.backlog_max.max(waiting);
+        Ok(())
+    }
+
+    /// Lets go of a unit that the queue did not take.
+    fn refuse(
+        &self,
+        unit: Unit,
+        (number, is_copy): (u64, bool),
+        fate: u8,
+        now: i64,
+        pool: &mut Pool,
+        log: &mut Option<TruthLog>,
+    ) -> Result<()> {
+        self.log(log, &unit, number, is_copy, fate, (now, now))?;
+        if let Some(id) = unit.held {
+            self.release(id, false)?;
+        }
+        pool.give_back(unit.frame.into_buffer());
         Ok(())
     }
 
