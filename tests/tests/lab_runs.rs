@@ -37,6 +37,11 @@ const CASES: &[Case] = &[
     case("a_run_fills_its_directory", &["ping"], layout::directory),
     case("repetitions_are_summed_up", &["ping"], layout::repetitions),
     case(
+        "daemons_get_their_share_of_a_core",
+        &["iperf3"],
+        layout::daemon_share,
+    ),
+    case(
         "sysctls_act_in_the_hosts_only",
         &["iperf3"],
         layout::sysctls,

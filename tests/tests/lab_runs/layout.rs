@@ -1,5 +1,6 @@
 //! What runs leave on disk.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -146,6 +147,60 @@ pub(crate) fn sysctls() -> Result<()> {
         ensure!(sysctls["net.ipv4.tcp_reordering"] == "17", "{sysctls}");
         ensure!(sysctls["net.ipv4.tcp_sack"] == sack, "{sysctls}");
     }
+    Ok(())
+}
+
+/// Each daemon gets the share of a core that the scenario gives it, and the control groups go again.
+pub(crate) fn daemon_share() -> Result<()> {
+    const SHARE: f64 = 0.2;
+    let folder = tempfile::tempdir()?;
+    let place = folder.path().to_string_lossy().into_owned();
+    let share = format!("cpus.daemon_share={}%", 100.0 * SHARE);
+    let run = [
+        "run",
+        "--vpn",
+        "reference",
+        "--bench",
+        "tcp",
+        "--duration",
+        "2s",
+    ];
+    let output = lab(&[&run[..], &["--set", &share, "-o", &place]].concat())?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    let outcome = json(&folder.path().join("outcome.json"))?;
+    if outcome["status"] == "skipped" {
+        ensure!(
+            outcome["reason"]
+                .as_str()
+                .is_some_and(|why| why.contains("control group"))
+        );
+        return Ok(());
+    }
+    let report = json(&folder.path().join("report.json"))?;
+    let duration_s = report["run"]["duration_s"]
+        .as_f64()
+        .context("no duration")?;
+    let mut used: BTreeMap<u64, f64> = BTreeMap::new();
+    for thread in report["threads"].as_array().context("no threads")? {
+        if thread["role"] == "daemon" {
+            let cpu_s = thread["cpu_s"].as_f64().context("no CPU time")?;
+            *used
+                .entry(thread["pid"].as_u64().context("no process")?)
+                .or_default() += cpu_s;
+        }
+    }
+    // Flat out both would take far more; one period of a tenth of a second may begin before the recording does.
+    let most = SHARE * (duration_s + 0.1) + 0.02;
+    ensure!(used.len() == 2, "{used:?}");
+    ensure!(
+        used.values().all(|cpu_s| *cpu_s <= most),
+        "{used:?}, at most {most} s each"
+    );
+    ensure!(
+        used.values()
+            .any(|cpu_s| *cpu_s >= 0.5 * SHARE * duration_s),
+        "{used:?}"
+    );
     Ok(())
 }
 

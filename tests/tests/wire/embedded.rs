@@ -22,6 +22,7 @@ pub(crate) const CASES: &[Case] = &[
     ("segments_cut_by_the_wire_have_right_checksums", checksums),
     ("copies_arrive_twice_and_the_books_add_up", copies),
     ("the_limit_drops_what_finds_no_room", limit),
+    ("long_packets_vanish", long_packets),
     (
         "the_middle_delays_without_touching_the_hosts_devices",
         middle,
@@ -244,6 +245,33 @@ fn limit() -> Outcome {
     check(
         egress.over_limit.units >= 150,
         format!("{:?} over the limit", egress.over_limit),
+    )?;
+    run.finish()?;
+    Ok(())
+}
+
+/// An IP packet of the longest size gets through, one that is a byte longer does not.
+fn long_packets() -> Outcome {
+    const LONGEST: usize = 1000;
+    const HEADERS: usize = 28;
+    let wire = format!("backend = 'embedded'\nunit = 'packet'\nsize_limit = {LONGEST}");
+    let run = probe::start(&wire, Topology::default())?;
+    let of_size = |size| Flood {
+        size,
+        ..singles(100)
+    };
+    let whole = flood(&run.hosts.a, &run.hosts.b, of_size(LONGEST - HEADERS))?;
+    let longer = flood(&run.hosts.a, &run.hosts.b, of_size(LONGEST - HEADERS + 1))?;
+    check(
+        (whole.len(), longer.len()) == (100, 0),
+        format!("{} and {} arrived", whole.len(), longer.len()),
+    )?;
+    let account = run.wire.account()?;
+    let egress = account.hosts[0].embedded.as_ref().ok_or("no account")?;
+    let left = egress.unexplained();
+    check(
+        egress.too_large.units == 100 && egress.lost.units == 0 && left.units == 0,
+        format!("{left:?} unexplained: {egress:?}"),
     )?;
     run.finish()?;
     Ok(())

@@ -43,6 +43,9 @@ pub struct Finding {
     /// Supported findings of this run that it follows from; it ranks below them.
     #[serde(default)]
     pub consequence_of: Vec<String>,
+    /// Whether what it may follow from has no part in it in this run.
+    #[serde(skip)]
+    pub stands_alone: bool,
 }
 
 /// A measured value behind a finding.

@@ -9,10 +9,10 @@ use super::model::{Finding, Verdict};
 /// Audits that leave the figure what it is.
 const REMARKS: [&str; 1] = ["audit-impairment-void"];
 /// Of its own share, what another must account for to stand before what follows from it.
-const NEARLY_ALL: f64 = 0.75;
+const MOST: f64 = 0.5;
 
-/// Supported audits of the figure, then supported findings by their share, each below those it follows from: the main one,
-/// and all that account for nearly as much; then what a sender waits for in consequence, and remarks; then
+/// Supported audits of the figure, then supported findings by their share, each below those it follows from that account for
+/// most of it; then what a sender waits for in consequence, and remarks; then
 /// the unknown ones, those that could apply first; then the refuted ones.
 pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
     let supported: Vec<String> = findings
@@ -21,7 +21,7 @@ pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
         .map(|finding| finding.id.clone())
         .collect();
     for finding in &mut findings {
-        if finding.verdict == Verdict::Supported {
+        if finding.verdict == Verdict::Supported && !finding.stands_alone {
             let causes = rule(&finding.id).map_or(&[][..], |rule| rule.consequence_of);
             let active = causes
                 .iter()
@@ -59,23 +59,16 @@ fn by_share(one: &Finding, other: &Finding) -> Ordering {
         .then(one.id.cmp(&other.id))
 }
 
-/// Of the findings that something follows from, the one with the largest share, if that accounts for a quarter of it or more:
-/// a cause of less is a cause of something else too, and says little about this one. Besides, those that account for
-/// nearly all of it.
+/// Of the findings that something follows from, those that account for most of it: a cause of less leaves the larger part
+/// of it to something else.
 fn causes_of(finding: &Finding, all: &[Finding]) -> Vec<String> {
     let share = |finding: &Finding| finding.share.unwrap_or(0.0);
-    let own = share(finding);
-    let mut causes: Vec<&Finding> = all
-        .iter()
-        .filter(|other| other.id != finding.id && finding.consequence_of.contains(&other.id))
-        .collect();
-    causes.sort_by(|a, b| share(b).total_cmp(&share(a)));
-    let counts = |(at, cause): &(usize, &&Finding)| {
-        let least = if *at == 0 { 0.25 } else { NEARLY_ALL };
-        share(cause) >= least * own
-    };
-    let causes = causes.iter().enumerate().filter(counts);
-    causes.map(|(_, cause)| cause.id.clone()).collect()
+    let causes = all.iter().filter(|other| {
+        other.id != finding.id
+            && finding.consequence_of.contains(&other.id)
+            && share(other) >= MOST * share(finding)
+    });
+    causes.map(|cause| cause.id.clone()).collect()
 }
 
 /// Takes the findings in their order, each after its causes. The links have no cycle (a test of the
@@ -121,6 +114,17 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_alone_follows_from_nothing() {
+        let mut late = supported("ack-path-delay", 0.9);
+        let contention = supported("cpu-contention", 0.5);
+        let ranked = order(vec![late.clone(), contention.clone()]);
+        assert_eq!(ranked, ["cpu-contention", "ack-path-delay"]);
+        late.stands_alone = true;
+        let ranked = order(vec![late, contention]);
+        assert_eq!(ranked, ["ack-path-delay", "cpu-contention"]);
+    }
+
+    #[test]
     fn a_consequence_is_below_its_cause() {
         let ranked = order(vec![
             supported("congestion-window-limited", 0.9),
@@ -155,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_account_for_nearly_as_much_come_first() {
+    fn all_that_account_for_most_of_it_come_first() {
         let ranked = order(vec![
             supported("audit-impairment-void", 1.0),
             supported("cpu-contention", 0.99),

@@ -165,6 +165,8 @@ impl Need {
 pub enum Judgement {
     /// It can be judged.
     Known(Known),
+    /// It can, and what the rule says it may follow from has no part in it here.
+    Alone(Known),
     /// It cannot, and why; `applicable` says whether it could apply here at all.
     Unknown {
         /// Why.
@@ -243,6 +245,10 @@ impl Rule {
                 ..finding
             },
             Judgement::Known(known) => self.known(finding, known, facts),
+            Judgement::Alone(known) => Finding {
+                stands_alone: true,
+                ..self.known(finding, known, facts)
+            },
         }
     }
 

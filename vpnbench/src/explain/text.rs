@@ -27,9 +27,8 @@ pub fn markdown() -> String {
          so with a probability of at least 95 %, and *unknown* otherwise, with the reason. A missing probe, an\n\
          end that was not watched or lost events make it unknown, never refuted. Supported findings are ranked\n\
          by their share of the problem: of the time in which senders had unacknowledged data, of the packets\n\
-         that did not arrive, or of the time a packet takes; each below the\n\
-         main one of those it follows from: that with the largest share, if it is a quarter of its own or more; what\n\
-         a sender waits for is below all of them.\n\n\
+         that did not arrive, or of the time a packet takes; each below those it follows from that account for half of it\n\
+         or more (a cause of less leaves the larger part to something else); what a sender waits for is below all of them.\n\n\
          A ratio k of n is compared with a bound by its posterior under Jeffreys' prior,\n\
          Beta(k + 1/2, n - k + 1/2). A share of time counts as many observations as the state could change:\n\
          one for each round trip of a sender, one for each time that a queue holds its packets.\n\n\

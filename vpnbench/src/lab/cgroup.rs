@@ -3,9 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use procfs::process::Process;
 
@@ -55,20 +53,11 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes a command's process, and all it starts, members of the group.
-pub(super) fn enter(command: &mut Command, path: &Path) -> io::Result<()> {
-    let members: File = OpenOptions::new()
+/// The file that a process becomes a member through, by writing 0 to it.
+pub(super) fn members(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .write(true)
-        .open(path.join("cgroup.procs"))?;
-    // SAFETY: between fork and exec the closure makes one system call and allocates nothing; 0 is the caller.
-    unsafe {
-        command.pre_exec(move || {
-            nix::unistd::write(&members, b"0")
-                .map(drop)
-                .map_err(io::Error::from)
-        })
-    };
-    Ok(())
+        .open(path.join("cgroup.procs"))
 }
 
 /// The hierarchy that has the cpu controller. A machine may have both versions, each with other controllers.

@@ -213,7 +213,13 @@ impl Bounds<'_> {
     /// Keeps a command's process, and all it starts, within the bounds.
     pub(crate) fn apply(&self, command: &mut Command) -> io::Result<()> {
         if let Some(group) = self.group {
-            cgroup::enter(command, group)?;
+            let members = cgroup::members(group)?;
+            let enter = move || {
+                let entered = nix::unistd::write(&members, b"0");
+                entered.map(drop).map_err(io::Error::from)
+            };
+            // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+            unsafe { command.pre_exec(enter) };
         }
         if let Some(cores) = self.cores {
             let keep = move || sched_setaffinity(Pid::from_raw(0), &cores).map_err(io::Error::from);

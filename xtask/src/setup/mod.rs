@@ -248,7 +248,7 @@ impl Setup {
                 ok(tool.program);
             } else {
                 absent(&format!("{}: {}", tool.program, tool.why));
-                if tool.need != Need::Guests {
+                if tool.need != Need::SomeTests {
                     still.push(tool.package);
                 }
             }

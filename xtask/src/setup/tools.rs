@@ -19,8 +19,8 @@ pub(super) enum Need {
     Build,
     /// Running the lab and testing.
     Tests,
-    /// Only testing on other kernels, which says that it is skipped.
-    Guests,
+    /// Only some tests, which say that they are skipped.
+    SomeTests,
 }
 
 /// All of them.
@@ -92,33 +92,39 @@ pub(super) const TOOLS: &[Tool] = &[
         need: Need::Build,
     },
     Tool {
+        program: "chromium",
+        package: "chromium",
+        why: "tests open the HTML report in it",
+        need: Need::SomeTests,
+    },
+    Tool {
         program: "qemu-system-x86_64",
         package: "qemu-system-x86",
         why: "tests run on other kernels in it",
-        need: Need::Guests,
+        need: Need::SomeTests,
     },
     Tool {
         program: "busybox",
         package: "busybox-static",
         why: "the shell and tools of such a kernel's first process",
-        need: Need::Guests,
+        need: Need::SomeTests,
     },
     Tool {
         program: "cpio",
         package: "cpio",
         why: "packs what such a kernel boots from",
-        need: Need::Guests,
+        need: Need::SomeTests,
     },
     Tool {
         program: "depmod",
         package: "kmod",
         why: "finds the modules that such a kernel loads",
-        need: Need::Guests,
+        need: Need::SomeTests,
     },
     Tool {
         program: "xz",
         package: "xz-utils",
         why: "such a kernel's modules are compressed",
-        need: Need::Guests,
+        need: Need::SomeTests,
     },
 ];

@@ -79,7 +79,6 @@ fn row(name: &str, directory: &Path, rows: &mut String) -> Result<()> {
         let effects = switch["effects"].as_array();
         let effect = effects.and_then(|all| all.iter().find(|one| one["figure"] == FIGURE));
         let effect = effect.unwrap_or(&Value::Null);
-        let interval = &effect["ratio_interval"];
         faults.push(Fault {
             finding: findings[at]
                 .as_str()
@@ -87,7 +86,7 @@ fn row(name: &str, directory: &Path, rows: &mut String) -> Result<()> {
                 .to_owned(),
             switch: switch["switch"].as_str().unwrap_or_default().to_owned(),
             ratio: effect["ratio"].as_f64(),
-            interval: interval["low"].as_f64().zip(interval["high"].as_f64()),
+            interval: interval(effect),
             above: 0,
         });
     }
@@ -124,6 +123,16 @@ fn row(name: &str, directory: &Path, rows: &mut String) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The bootstrap's interval of the ratio, which takes four runs on a side, else Welch's of the difference.
+fn interval(effect: &Value) -> Option<(f64, f64)> {
+    let of = |name: &str| {
+        let interval = &effect[name];
+        interval["low"].as_f64().zip(interval["high"].as_f64())
+    };
+    let welch = || of("relative_interval").map(|(low, high)| (1.0 + low, 1.0 + high));
+    of("ratio_interval").or_else(welch)
 }
 
 fn verdict(first: &Fault, second: &Fault) -> &'static str {

@@ -248,6 +248,22 @@ mod tests {
         let row = fates(&pattern, 1, |mark| if mark == 'X' { 1400 } else { 100 });
         let threshold = row.size_threshold_bytes.expect("a threshold");
         assert!((100..1400).contains(&threshold), "{threshold}");
+        let vanishes = row.size_lost_bytes.expect("a size that is lost");
+        assert!((threshold + 1..=1400).contains(&vanishes), "{vanishes}");
+    }
+
+    #[test]
+    fn a_size_between_that_arrives_belongs_below_the_threshold() {
+        // So few of 600 bytes that nine tenths of all above 100 bytes are lost.
+        let pattern = format!("{}{}", ".X".repeat(100), "m.".repeat(5));
+        let size = |mark| match mark {
+            'X' => 1400,
+            'm' => 600,
+            _ => 100,
+        };
+        let row = fates(&pattern, 1, size);
+        let threshold = row.size_threshold_bytes.expect("a threshold");
+        assert!((600..1400).contains(&threshold), "{threshold}");
     }
 
     #[test]

@@ -278,6 +278,52 @@ fn a_thread_that_polls_without_work_is_not() {
     assert_eq!(output.limits[0].bottleneck, None);
 }
 
+/// Two threads take packets in turn, each for 4 ms after 5 ms without a core: none of them is busy for most of the
+/// time, the daemon is.
+#[test]
+fn threads_that_take_turns_are_one_pool() {
+    let mut run = Run::new();
+    let mut runtime = [0.0; 2];
+    for tid in [DAEMON, DAEMON + 1] {
+        run.on(0.0, tid);
+        run.off(0.0, tid, READ, 0.0);
+    }
+    for n in 0..100_u32 {
+        let (at, tid) = (10.0 * f64::from(n), DAEMON + n % 2);
+        run.packet(at, 900, Tap::TunTx, 1);
+        run.wake(at, 900, tid);
+        run.on(at + 5.0, tid);
+        run.taken(at + 5.2, tid, Tap::TunRead, 1);
+        run.call(at + 5.2, tid, READ, 5, 1000, 0.1);
+        run.packet(at + 9.0, tid, Tap::OuterQueue, 2);
+        run.call(at + 9.0, tid, SENDTO, 6, 900, 0.5);
+        let sum = &mut runtime[(n % 2) as usize];
+        *sum += 4.0;
+        let charged = *sum;
+        run.off(at + 9.0, tid, READ, charged);
+    }
+    run.end.environment.threads = [DAEMON, DAEMON + 1]
+        .map(|tid| snapshot(tid, 200 * MS))
+        .to_vec();
+    let output = run.finish();
+    for tid in [DAEMON, DAEMON + 1] {
+        let busy = thread(&output, tid).saturated_share.expect("followed");
+        assert!((0.4..0.5).contains(&busy), "{busy}");
+    }
+    let daemon = &output.limits[0];
+    assert!(daemon.pooled);
+    assert!(
+        (daemon.starved_share - 0.5).abs() < 0.01,
+        "{}",
+        daemon.starved_share
+    );
+    assert!(
+        (daemon.attended_share - 0.9).abs() < 0.02,
+        "{}",
+        daemon.attended_share
+    );
+}
+
 #[test]
 fn cpu_time_goes_to_calls_and_to_the_code_between() {
     let output = one_thread(false);

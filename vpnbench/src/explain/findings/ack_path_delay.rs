@@ -76,7 +76,7 @@ fn judge(facts: &Facts<'_>) -> Judgement {
             "tcp_flows.acks",
         )
     }));
-    Known {
+    let known = Known {
         probability: if excess > GRANULARITY_US {
             confidence::time_above(part.min(1.0), seconds, rtt.p50 / 1e6, PART)
         } else {
@@ -91,6 +91,10 @@ fn judge(facts: &Facts<'_>) -> Judgement {
         ),
         evidence,
         remedy: None,
+    };
+    // Late on the wire itself: nothing in the hosts makes it so.
+    match 2.0 * (wire_back - wire) > excess {
+        true => Judgement::Alone(known),
+        false => known.into(),
     }
-    .into()
 }
