@@ -11,7 +11,8 @@ pub(super) const KEY: usize = 32;
 /// One end's cipher.
 #[derive(Clone)]
 pub(super) struct Cipher {
-    cipher: ChaCha20Poly1305,
+    /// `None`: packets stay as they are.
+    cipher: Option<ChaCha20Poly1305>,
     /// Number of this end.
     sender: u32,
 }
@@ -23,9 +24,9 @@ impl std::fmt::Debug for Cipher {
 }
 
 impl Cipher {
-    pub(super) fn new(key: [u8; KEY], sender: u32) -> Cipher {
+    pub(super) fn new(key: Option<[u8; KEY]>, sender: u32) -> Cipher {
         Cipher {
-            cipher: ChaCha20Poly1305::new(&Key::from(key)),
+            cipher: key.map(|key| ChaCha20Poly1305::new(&Key::from(key))),
             sender,
         }
     }
@@ -39,12 +40,13 @@ impl Cipher {
             sequence: packet.sequence,
         };
         header.write(&mut packet.data);
+        let Some(cipher) = &self.cipher else {
+            packet.data.extend_from_slice(&[0; TAG]);
+            return true;
+        };
         let nonce = Nonce::from(header.nonce());
         let inner = &mut packet.data[HEADER..];
-        let Ok(tag) = self
-            .cipher
-            .encrypt_inout_detached(&nonce, &[], inner.into())
-        else {
+        let Ok(tag) = cipher.encrypt_inout_detached(&nonce, &[], inner.into()) else {
             return false;
         };
         packet.data.extend_from_slice(&tag);
@@ -62,15 +64,17 @@ impl Cipher {
             return false;
         }
         let end = packet.data.len() - TAG;
+        let Some(cipher) = &self.cipher else {
+            packet.data.truncate(end);
+            return true;
+        };
         let (text, tag) = packet.data.split_at_mut(end);
         let Ok(tag) = Tag::try_from(&*tag) else {
             return false;
         };
         let nonce = Nonce::from(header.nonce());
         let inner = &mut text[HEADER..];
-        let opened = self
-            .cipher
-            .decrypt_inout_detached(&nonce, &[], inner.into(), &tag);
+        let opened = cipher.decrypt_inout_detached(&nonce, &[], inner.into(), &tag);
         packet.data.truncate(end);
         opened.is_ok()
     }
@@ -94,7 +98,8 @@ mod tests {
 
     #[test]
     fn only_the_peer_opens_what_was_sealed() {
-        let (a, b) = (Cipher::new([7; KEY], 0), Cipher::new([7; KEY], 1));
+        let key = Some([7; KEY]);
+        let (a, b) = (Cipher::new(key, 0), Cipher::new(key, 1));
         let mut data = vec![0; HEADER];
         data.extend_from_slice(b"inner packet");
         let mut packet = Packet::new(data.clone(), 12, 0);
@@ -105,6 +110,20 @@ mod tests {
         let mut damaged = packet.copy(super::super::account::Copied::Duplicate);
         damaged.data[HEADER] ^= 1;
         assert!(!b.open(&mut damaged));
+        assert!(b.open(&mut packet));
+        assert_eq!(packet.data[HEADER..], *b"inner packet");
+    }
+
+    #[test]
+    fn without_a_key_packets_are_as_long_and_not_hidden() {
+        let (a, b) = (Cipher::new(None, 0), Cipher::new(None, 1));
+        let mut data = vec![0; HEADER];
+        data.extend_from_slice(b"inner packet");
+        let mut packet = Packet::new(data, 12, 0);
+        assert!(a.seal(&mut packet));
+        assert_eq!(packet.data.len(), 12 + OVERHEAD);
+        assert_eq!(packet.data[HEADER..HEADER + 12], *b"inner packet");
+        assert!(!a.open(&mut packet.copy(super::super::account::Copied::Duplicate)));
         assert!(b.open(&mut packet));
         assert_eq!(packet.data[HEADER..], *b"inner packet");
     }

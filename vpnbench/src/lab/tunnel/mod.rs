@@ -122,6 +122,7 @@ pub(crate) fn run(settings: &str) -> Result<()> {
         (Some(path), true) => Some(truth::Truth::create(path)?),
         _ => None,
     };
+    let key = part.settings.encrypt.then_some(key);
     let cipher = crypto::Cipher::new(key, u32::from(!part.listen));
     let shared = Arc::new(Shared::new(part.settings.clone(), cipher, truth));
     let failure = Mutex::new(None);

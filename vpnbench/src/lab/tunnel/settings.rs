@@ -73,6 +73,9 @@ pub struct Settings {
     pub pacing: Option<u64>,
     /// Threads look for work without pause instead of sleeping until there is some.
     pub busy_poll: bool,
+    /// Encrypt and authenticate packets. Off: they are as long and nothing is hidden or checked, which shows what the rest
+    /// costs.
+    pub encrypt: bool,
     /// Start of all random choices; the same seed and traffic make the same choices.
     pub seed: u64,
     /// Write each packet's fate to a file beside the account.
@@ -176,6 +179,7 @@ impl Default for Settings {
             transport: Transport::Udp,
             pacing: None,
             busy_poll: false,
+            encrypt: true,
             seed: 1,
             truth_log: false,
             faults: Faults::default(),
