@@ -98,16 +98,13 @@ fn main() -> ExitCode {
     add("export_stacks_in_a_flame_graph", timeline::folded, None);
     let polars = timeline::missing("polars");
     add("export_tables_in_polars", export::polars, polars.as_deref());
-    let many: [(&str, fn() -> anyhow::Result<()>); 2] = [
-        ("ten_thousand_damaged_files", damage::many),
-        (
-            "ten_thousand_damaged_files_of_other_tools",
-            damage::many_beside,
-        ),
-    ];
-    for (name, body) in many {
-        let why = "ten times the files of the default run";
-        trials.add_on_demand(trial(name, body), why, None);
-    }
+    let why = "ten times the files of the default run";
+    let captures = trial("ten_thousand_damaged_files", damage::many);
+    trials.add_on_demand(captures, why, None);
+    let beside = trial(
+        "ten_thousand_damaged_files_of_other_tools",
+        damage::many_beside,
+    );
+    trials.add_on_demand(beside, why, None);
     libtest_mimic::run(&arguments, trials.finish()).exit_code()
 }
