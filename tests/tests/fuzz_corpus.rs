@@ -121,7 +121,7 @@ fn captures_are_what_their_names_say() {
     }
 }
 
-/// Files of other tools, beside a capture: whether they can be used, and in how many places they cannot.
+/// Files of other tools, beside a capture: whether they can be used, and whether a line of them cannot.
 #[test]
 fn files_beside_a_capture_are_what_their_names_say() {
     let captures = files_of("capture_reader");

@@ -97,8 +97,7 @@ pub(crate) fn record_with(
     arguments: &[&str],
     traffic: impl FnOnce() -> Result<()>,
 ) -> Result<Recorded> {
-    settled(hosts)?;
-    let stopped = Stopped::new(daemons)?;
+    let stopped = Stopped::new(daemons, hosts)?;
     let before = settled(hosts)?;
     let devices: BTreeSet<String> = before
         .iter()
@@ -110,8 +109,7 @@ pub(crate) fn record_with(
     quiet(&before, &read_all(hosts)?, "while recording started")?;
     drop(stopped);
     traffic()?;
-    settled(hosts)?;
-    let _stopped = Stopped::new(daemons)?;
+    let _stopped = Stopped::new(daemons, hosts)?;
     let end = settled(hosts)?;
     let (report, events, drop_reasons) = recorder.finish()?;
     let witnessed = witness.map_or(Ok(Vec::new()), Witness::finish)?;
@@ -149,7 +147,11 @@ pub(crate) fn record_with(
 struct Stopped<'a>(&'a [u32]);
 
 impl Stopped<'_> {
-    fn new(daemons: &[u32]) -> Result<Stopped<'_>> {
+    /// Lets them finish what they have begun first; without any there is nothing to wait for.
+    fn new<'a>(daemons: &'a [u32], hosts: &[&Host]) -> Result<Stopped<'a>> {
+        if !daemons.is_empty() {
+            settled(hosts)?;
+        }
         let stopped = Stopped(daemons);
         stopped.send(Signal::SIGSTOP)?;
         Ok(stopped)

@@ -150,7 +150,7 @@ pub(crate) fn sysctls() -> Result<()> {
     Ok(())
 }
 
-/// Each daemon gets the share of a core that the scenario gives it, and the control groups go again.
+/// Each daemon gets the share of a core that the scenario gives it.
 pub(crate) fn daemon_share() -> Result<()> {
     const SHARE: f64 = 0.2;
     let folder = tempfile::tempdir()?;
