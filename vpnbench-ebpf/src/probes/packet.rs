@@ -1,5 +1,7 @@
 //! What the three device probes share: filter by port, then record the packet.
 
+use core::arch::asm;
+
 use vpnbench_common::catalog::{ProbeId, Tap};
 use vpnbench_common::event::{PAYLOAD_MAX, Packet, Payload};
 use vpnbench_common::header::Header;
@@ -126,6 +128,24 @@ fn record(
     })
 }
 
+/// A length of at most [`PAYLOAD_MAX`], in the register that was compared: the compiler compares others that
+/// hold the same, and the verifier of Linux 6.1 does not carry over from those what it learned.
+#[inline(always)]
+fn at_most_all(len: u32) -> u32 {
+    let mut len = u64::from(len);
+    // SAFETY: changes its register only.
+    unsafe {
+        asm!(
+            "if {len} <= {most} goto +1",
+            "{len} = {most}",
+            len = inout(reg) len,
+            most = const PAYLOAD_MAX,
+            options(pure, nomem, nostack),
+        );
+    }
+    len as u32
+}
+
 /// Copies the first payload bytes that are in the linear area. Only with `--keep-payload`.
 #[inline(always)]
 fn keep_payload(
@@ -152,6 +172,7 @@ fn keep_payload(
         return;
     };
     let to = slot.as_mut_ptr();
+    let len = at_most_all(len);
     // SAFETY: the record is reserved for us, and zero; `len` is bounded by its size above.
     unsafe {
         // That of its packet, by which the two are found to belong together.

@@ -35,15 +35,21 @@ pub struct EpisodeSums {
     pub retransmits: u64,
     /// Segments of congestion window given up, those given back not counted.
     pub cwnd_lost: u64,
+    /// Of `time_s`, what episodes took that were taken back.
+    pub undone_time_s: f64,
+    /// Of `retransmits`, those of episodes that were taken back.
+    pub undone_retransmits: u64,
 }
 
 impl EpisodeSums {
-    pub(super) fn add(&mut self, other: &EpisodeSums) {
+    pub(crate) fn add(&mut self, other: &EpisodeSums) {
         self.count += other.count;
         self.undone += other.undone;
         self.time_s += other.time_s;
         self.retransmits += other.retransmits;
         self.cwnd_lost += other.cwnd_lost;
+        self.undone_time_s += other.undone_time_s;
+        self.undone_retransmits += other.undone_retransmits;
     }
 }
 
@@ -55,6 +61,8 @@ struct Running {
     edge: u32,
     cwnd: u32,
     can_undo: bool,
+    /// Taken back while it goes on.
+    undone: bool,
     retransmits: u64,
 }
 
@@ -109,6 +117,7 @@ impl Episodes {
         }
         let running = self.running.as_mut()?;
         running.can_undo = false;
+        running.undone = true;
         let sums = if running.kind == LOSS {
             &mut self.loss
         } else {
@@ -135,6 +144,7 @@ impl Episodes {
                 edge: state.snd_una,
                 cwnd: state.prior_cwnd.max(state.snd_cwnd),
                 can_undo: state.undo_marker != 0,
+                undone: false,
                 retransmits: 0,
             });
         }
@@ -161,8 +171,13 @@ impl Episodes {
         };
         sums.count += 1;
         sums.undone += u64::from(undone);
-        sums.time_s += super::seconds(time.saturating_sub(running.began));
+        let time_s = super::seconds(time.saturating_sub(running.began));
+        sums.time_s += time_s;
         sums.retransmits += running.retransmits;
+        if undone || running.undone {
+            sums.undone_time_s += time_s;
+            sums.undone_retransmits += running.retransmits;
+        }
         // `can_undo` is cleared by an undo without a change of state.
         let after = if undone || !running.can_undo {
             state.snd_cwnd.max(state.ssthresh.min(running.cwnd))
@@ -205,12 +220,15 @@ mod tests {
         assert_eq!(episodes.change(50_000_000, 0, &state(15, 14, 100)), None);
         assert_eq!(episodes.recovery.cwnd_lost, 6);
         episodes.change(60_000_000, 3, &state(14, 9, 200));
+        episodes.resent(3);
         let undone = episodes.change(70_000_000, 0, &state(14, 20, 0));
         assert_eq!(undone.map(|one| one.episode), Some(2));
         let found = episodes.recovery;
         assert_eq!((found.count, found.undone), (2, 1));
-        assert_eq!((found.retransmits, found.cwnd_lost), (2, 6));
+        assert_eq!((found.retransmits, found.cwnd_lost), (5, 6));
         assert!((found.time_s - 0.06).abs() < 1e-9);
+        assert_eq!(found.undone_retransmits, 3);
+        assert!((found.undone_time_s - 0.01).abs() < 1e-9);
     }
 
     #[test]

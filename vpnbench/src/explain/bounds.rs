@@ -18,6 +18,8 @@ pub struct Bound {
 pub const SURE: f64 = 0.95;
 /// Share of the problem below which a cause is not material.
 pub const MATERIAL: f64 = 0.05;
+/// Most of something: a cause that accounts for less of a consequence leaves the larger part of it to something else.
+pub const MOST: f64 = 0.5;
 /// Share of packets lost from which a path of datagrams has a problem.
 pub const DATAGRAM_LOSS: f64 = 1e-3;
 /// Time in queues of a tunnel, in us, from which it has a problem.

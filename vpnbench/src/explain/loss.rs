@@ -1,8 +1,13 @@
 //! Where packets were lost, and what that cost.
 //!
 //! For datagrams the share of a place is what it lost of all that was sent. For TCP it is the place's
-//! part of all lost segments of the data's direction, times the part of retransmissions that were
-//! needed, times the time that window reductions cost ([`super::tcp`]).
+//! part of all lost segments of the data's direction, times the time that reductions cost which were
+//! needed ([`super::tcp`]).
+//!
+//! Where losses hold the window down most of the time, a sender without them fills the path whatever its round
+//! trip is. It gains at least what it would gain without late acknowledgements, since that is what the
+//! path can carry, and then what the losses still cost: 1 - (1 - cost)(1 - late), where `late` is the part of the round
+//! trip that acknowledgements wait ([`super::way_back`]).
 
 use super::bounds;
 use super::confidence;
@@ -10,6 +15,7 @@ use super::facts::{Facts, Load};
 use super::model::Evidence;
 use super::rule::{Judgement, Known};
 use super::units;
+use super::way_back;
 use crate::analysis::ledger::{LedgerStage, LossStructure};
 
 /// Name of the evidence that says which share of the packets a place lost.
@@ -118,15 +124,19 @@ pub(super) fn cost(facts: &Facts<'_>, here: &Lost) -> (f64, f64) {
     match (&facts.tcp, facts.load) {
         (Some(tcp), Load::Tcp) => {
             let all = at(facts, &STAGES).unwrap_or_default().lost.max(here.lost);
-            let needed = 1.0 - tcp.spurious_ratio().unwrap_or(0.0);
-            let whole = tcp.loss_share() * needed;
+            let whole = tcp.needed_share();
             if all == 0 || whole <= 0.0 {
                 return (0.0, 0.0);
             }
             let part = here.lost as f64 / all as f64;
             let least = bounds::MATERIAL / whole;
             let probability = confidence::ratio_above(here.lost as f64, all as f64, least);
-            (probability, part * whole)
+            let share = part * whole;
+            let late = match share > bounds::MOST {
+                true => way_back::late(facts),
+                false => 0.0,
+            };
+            (probability, 1.0 - (1.0 - share) * (1.0 - late))
         }
         _ => {
             let sent = facts

@@ -17,6 +17,7 @@ pub mod rule;
 pub mod tcp;
 pub mod text;
 pub mod units;
+mod way_back;
 
 pub use facts::{Facts, Given};
 pub use findings::RULES;

@@ -3,13 +3,12 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use super::bounds::MOST;
 use super::findings::rule;
 use super::model::{Finding, Verdict};
 
 /// Audits that leave the figure what it is.
 const REMARKS: [&str; 1] = ["audit-impairment-void"];
-/// Of its own share, what another must account for to stand before what follows from it.
-const MOST: f64 = 0.5;
 
 /// Supported audits of the figure, then supported findings by their share, each below those it follows from that account for
 /// most of it; then what a sender waits for in consequence, and remarks; then

@@ -6,6 +6,13 @@
 //! alpha = 3 (1 - beta) / (1 + beta) (equation 4, section 4.3). W follows from what was given up:
 //! `cwnd_lost` of the episodes that were not taken back is the sum of their W (1 - beta). Episodes cost
 //! their own time too, and so does waiting for a retransmission timeout.
+//!
+//! After an episode that the sender takes back (undo: RFC 3522, RFC 3708; `tcp_try_undo_recovery`) the window is
+//! what it was. While a fast recovery lasts, proportional rate reduction sends beta of what is delivered (RFC 6937,
+//! section 3), so one that is taken back costs 1 - beta of its time; after a timeout next to nothing is sent, so such an
+//! episode costs all of it. The state Disorder costs nothing: the window stays, and what was
+//! SACKed no longer counts against it (RFC 6675, section 5, step 3; `tcp_packets_in_flight`), so new data goes
+//! on being sent.
 
 use crate::analysis::connections::TcpFlow;
 
@@ -55,12 +62,16 @@ pub struct Senders {
     pub recovery_s: f64,
     /// Seconds in recovery from timeouts.
     pub loss_s: f64,
-    /// Seconds in Disorder.
-    pub disorder_s: f64,
     /// Seconds waiting for retransmission timeouts.
     pub rto_wait_s: f64,
-    /// Seconds that reductions cost, at most the busy time.
-    pub cost_s: f64,
+    /// Seconds in episodes that were taken back, and waiting for the timeouts among them.
+    pub undone_s: f64,
+    /// Seconds that these cost.
+    pub undone_cost_s: f64,
+    /// Segments sent again in them.
+    pub undone_retransmits: u64,
+    /// Seconds that it takes to get back what reductions took, at most the rest of the busy time.
+    pub regrowth_s: f64,
 }
 
 impl Senders {
@@ -115,36 +126,60 @@ impl Senders {
 
     fn add_losses(&mut self, flow: &TcpFlow) {
         let (limits, sums) = (&flow.limits, &flow.sums);
-        let episodes = [sums.recovery, sums.loss];
-        let count: u64 = episodes.iter().map(|one| one.count).sum();
-        let undone: u64 = episodes.iter().map(|one| one.undone).sum();
-        let given_up: u64 = episodes.iter().map(|one| one.cwnd_lost).sum();
-        let reductions = count.saturating_sub(undone);
+        let mut all = sums.recovery;
+        all.add(&sums.loss);
+        let reductions = all.count.saturating_sub(all.undone);
         self.reductions += reductions;
-        self.undone += undone;
+        self.undone += all.undone;
         self.sent_again += flow.spurious.segments + flow.spurious.unseen;
         self.judged += flow.spurious.segments - flow.spurious.undecided;
         self.spurious += flow.spurious.spurious;
         self.recovery_s += limits.times.recovery_s;
         self.loss_s += limits.times.loss_s;
-        self.disorder_s += limits.times.disorder_s;
         self.rto_wait_s += limits.times.rto_wait_s;
+        // Each timeout begins an episode in Loss; they wait alike.
+        let timeouts_undone = sums.loss.undone as f64 / sums.loss.count.max(1) as f64;
+        let silent = sums.loss.undone_time_s + timeouts_undone * limits.times.rto_wait_s;
+        self.undone_s += sums.recovery.undone_time_s + silent;
+        self.undone_cost_s += (1.0 - CUBIC_BETA) * sums.recovery.undone_time_s + silent;
+        self.undone_retransmits += all.undone_retransmits;
         let rtt_s = limits.rtt_us.map_or(0.0, |rtt| rtt.mean / 1e6);
         let regrowth = match reductions {
             0 => 0.0,
-            _ => reductions as f64 * regrowth_s(given_up as f64 / reductions as f64, rtt_s),
+            _ => reductions as f64 * regrowth_s(all.cwnd_lost as f64 / reductions as f64, rtt_s),
         };
         let in_episodes = limits.times.recovery_s + limits.times.loss_s + limits.times.rto_wait_s;
-        self.cost_s += (regrowth + in_episodes).min(limits.times.busy_s);
+        self.regrowth_s += regrowth.min((limits.times.busy_s - in_episodes).max(0.0));
     }
 
-    /// Share of the busy time that reductions cost, as far as the window was what limited.
+    /// Share of the busy time that retransmissions and reductions cost, 0 to 1: while an episode lasts nothing else can
+    /// limit; afterwards only a full window shows the cost.
     #[must_use]
     pub fn loss_share(&self) -> f64 {
-        let waited = (self.rto_wait_s + self.recovery_s + self.loss_s) / self.busy_s;
-        let cost = (self.cost_s / self.busy_s).min(1.0);
-        // While an episode lasts nothing else can limit; afterwards only a full window shows the cost.
-        waited.max(cost * self.cwnd).min(1.0)
+        let waited = self.rto_wait_s + self.recovery_s + self.loss_s - self.undone_s;
+        let cost = waited.max(0.0) + self.undone_cost_s + self.regrowth_s * self.cwnd;
+        (cost / self.busy_s).min(1.0)
+    }
+
+    /// Of [`Senders::loss_share`], what was spent for data that had arrived: what episodes cost that were taken back, and
+    /// of the others as much as of the segments sent again in them were spurious.
+    #[must_use]
+    pub fn spurious_share(&self) -> f64 {
+        let whole = self.loss_share();
+        let undone = (self.undone_cost_s / self.busy_s).min(whole);
+        let judged = self.judged.saturating_sub(self.undone_retransmits);
+        let spurious = self.spurious.saturating_sub(self.undone_retransmits);
+        let ratio = match judged {
+            0 => 0.0,
+            judged => spurious as f64 / judged as f64,
+        };
+        undone + (whole - undone) * ratio
+    }
+
+    /// The rest of it: what was spent for data that was lost.
+    #[must_use]
+    pub fn needed_share(&self) -> f64 {
+        self.loss_share() - self.spurious_share()
     }
 
     /// Of the retransmissions that could be judged, those that were spurious.
@@ -178,5 +213,36 @@ mod tests {
     fn what_a_reduction_costs() {
         assert!((regrowth_s(30.0, 1.0) - 4.217).abs() < 1e-2);
         assert!((regrowth_s(30.0, 0.001) - 0.0567).abs() < 1e-3);
+    }
+
+    /// Ten recoveries of 10 ms each, half of them taken back with a segment each; the others' ten segments were lost but
+    /// for two, and their windows take 2 s to come back. The window limits half of the time.
+    #[test]
+    fn what_was_taken_back_costs_a_part_of_its_own_time() {
+        let senders = Senders {
+            busy_s: 10.0,
+            cwnd: 0.5,
+            recovery_s: 0.1,
+            regrowth_s: 2.0,
+            undone_s: 0.05,
+            undone_cost_s: 0.015,
+            undone_retransmits: 5,
+            judged: 15,
+            spurious: 7,
+            ..Senders::default()
+        };
+        assert!((senders.loss_share() - 0.1065).abs() < 1e-9);
+        assert!((senders.spurious_share() - (0.0015 + 0.105 * 0.2)).abs() < 1e-9);
+        assert!((senders.needed_share() - 0.105 * 0.8).abs() < 1e-9);
+    }
+
+    #[test]
+    fn without_a_judgement_all_was_needed() {
+        let senders = Senders {
+            busy_s: 1.0,
+            recovery_s: 0.5,
+            ..Senders::default()
+        };
+        assert!((senders.needed_share() - 0.5).abs() < 1e-9);
     }
 }

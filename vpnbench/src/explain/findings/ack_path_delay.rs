@@ -5,6 +5,7 @@ use vpnbench_common::catalog::ProbeId;
 use crate::explain::facts::Facts;
 use crate::explain::model::Evidence;
 use crate::explain::rule::{Judgement, Known, Need, Rule};
+use crate::explain::way_back::{self, WayBack};
 use crate::explain::{confidence, units};
 
 pub(super) const RULE: Rule = Rule {
@@ -28,47 +29,29 @@ pub(super) const RULE: Rule = Rule {
     judge,
 };
 
-/// Part of the round trip from which the way back stands out.
-const PART: f64 = 1.0 / 3.0;
-
-/// Delays below the granularity of timers change nothing (RFC 9002, section 6.1.2: 1 ms).
-const GRANULARITY_US: f64 = 1000.0;
-
 fn judge(facts: &Facts<'_>) -> Judgement {
-    let flow = facts
-        .outputs
-        .tcp_flows
-        .iter()
-        .max_by_key(|flow| flow.limits.acked_bytes);
-    let limits = flow.map(|flow| &flow.limits);
-    let Some((limits, back)) = limits.and_then(|limits| Some((limits, limits.acks.return_us?)))
-    else {
-        return Judgement::unseen("no acknowledgement was seen at both ends");
+    let way = match WayBack::of(facts) {
+        Ok(way) => way,
+        Err(why) => return Judgement::unseen(why),
     };
-    let Some(rtt) = limits.rtt_us else {
-        return Judgement::unseen("the sender has no RTT samples");
-    };
-    let Some(wire_back) = facts.stage_back("wire").map(|stage| stage.p50_us) else {
-        return Judgement::unseen("the wire's own time back is not known");
-    };
-    let there = facts.stage("wire").map(|stage| stage.p50_us);
-    let wire = there.map_or(wire_back, |there| there.min(wire_back));
-    let excess = (back.p50 - wire).max(0.0);
-    let part = if rtt.p50 > 0.0 { excess / rtt.p50 } else { 0.0 };
-    let seconds = limits.times.busy_s;
-    let compressed = limits.acks.compressed_share;
+    let part = way.part();
     let mut evidence = vec![
         Evidence::new(
             "time of an acknowledgement on its way back, median",
-            back.p50,
+            way.median_us,
             "us",
             "tcp_flows.acks",
         )
-        .expected(units::duration(wire / 1e6)),
-        Evidence::new("wire of that direction, median", wire_back, "us", "stages"),
-        Evidence::new("round trip, median", rtt.p50, "us", "tcp_flows"),
+        .expected(units::duration(way.wire_us / 1e6)),
+        Evidence::new(
+            "wire of that direction, median",
+            way.wire_back_us,
+            "us",
+            "stages",
+        ),
+        Evidence::new("round trip, median", way.rtt_us, "us", "tcp_flows"),
     ];
-    evidence.extend(compressed.map(|share| {
+    evidence.extend(way.compressed.map(|share| {
         Evidence::new(
             "acknowledgements that arrive compressed",
             share,
@@ -77,23 +60,23 @@ fn judge(facts: &Facts<'_>) -> Judgement {
         )
     }));
     let known = Known {
-        probability: if excess > GRANULARITY_US {
-            confidence::time_above(part.min(1.0), seconds, rtt.p50 / 1e6, PART)
+        probability: if way.tells() {
+            confidence::time_above(part, way.busy_s, way.rtt_us / 1e6, way_back::PART)
         } else {
             0.0
         },
-        share: Some(part.min(1.0)),
+        share: Some(part),
         summary: format!(
             "an acknowledgement takes {} back to the sender, on a wire of {}: {} of the round trip more than it must",
-            units::duration(back.p50 / 1e6),
-            units::duration(wire / 1e6),
-            units::percent(part.min(1.0))
+            units::duration(way.median_us / 1e6),
+            units::duration(way.wire_us / 1e6),
+            units::percent(part)
         ),
         evidence,
         remedy: None,
     };
     // Late on the wire itself: nothing in the hosts makes it so.
-    match 2.0 * (wire_back - wire) > excess {
+    match 2.0 * (way.wire_back_us - way.wire_us) > way.excess_us() {
         true => Judgement::Alone(known),
         false => known.into(),
     }

@@ -10,7 +10,7 @@ use crate::explain::{bounds, confidence, units};
 pub(super) const RULE: Rule = Rule {
     id: "path-reordering",
     claim: "the wire delivers outer packets out of order",
-    judged: "reordered arrivals at `outer.rx` beyond those at `outer.tx` (RFC 4737, section 4.1). For TCP the share is the time its senders spent in Disorder and in recoveries that were not needed",
+    judged: "reordered arrivals at `outer.rx` beyond those at `outer.tx` (RFC 4737, section 4.1). For TCP the share is the time that recoveries cost which were not needed; in Disorder a sender goes on sending",
     needs: &[
         Need::Packets,
         Need::BothEnds,
@@ -82,10 +82,7 @@ pub(super) fn added(facts: &Facts<'_>) -> Option<Moved> {
 /// Share of the problem that reordering accounts for.
 pub(super) fn share(facts: &Facts<'_>, moved: &Moved) -> f64 {
     match (&facts.tcp, facts.load) {
-        (Some(tcp), Load::Tcp) => {
-            let spurious = tcp.loss_share() * tcp.spurious_ratio().unwrap_or(0.0);
-            (spurious + tcp.disorder_s / tcp.busy_s).min(1.0)
-        }
+        (Some(tcp), Load::Tcp) => tcp.spurious_share(),
         _ => moved.reordered as f64 / (moved.packets as f64).max(1.0),
     }
 }

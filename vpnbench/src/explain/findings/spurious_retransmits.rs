@@ -10,7 +10,7 @@ use crate::explain::{bounds, confidence, units};
 pub(super) const RULE: Rule = Rule {
     id: "spurious-retransmits",
     claim: "retransmissions of data that had arrived: the sender's loss detection is too tight for the reordering on this path",
-    judged: "segments sent again of which an earlier copy arrived: seen at the receiver, or by DSACK (RFC 2883), timestamps (RFC 3522) or undo. The share is the time that recoveries and reductions cost, times the spurious part",
+    judged: "segments sent again of which an earlier copy arrived: seen at the receiver, or by DSACK (RFC 2883), timestamps (RFC 3522) or undo. The share is the time of recoveries that were taken back, and of the others' time and reductions the spurious part",
     needs: &[
         Need::Tcp,
         Need::Probe(ProbeId::TcpRetransmitSkb),
@@ -48,13 +48,17 @@ fn judge(facts: &Facts<'_>) -> Judgement {
     let Some(ratio) = tcp.spurious_ratio() else {
         return Judgement::unseen("of no retransmission it is known whether its data had arrived");
     };
-    let whole = tcp.loss_share();
-    let least = bounds::MATERIAL / whole.max(f64::MIN_POSITIVE);
+    let share = tcp.spurious_share();
+    // Below this ratio the same retransmissions would cost too little to matter.
+    let least = match share > 0.0 {
+        true => bounds::MATERIAL * ratio / share,
+        false => f64::INFINITY,
+    };
     let probability = confidence::ratio_above(tcp.spurious as f64, tcp.judged as f64, least);
     let evidence_of = &facts.outputs.retransmits.spurious;
     Known {
         probability,
-        share: Some(whole * ratio),
+        share: Some(share),
         summary: format!(
             "{} of {} retransmissions resent data that had arrived ({})",
             units::count(tcp.spurious),
@@ -90,7 +94,7 @@ fn judge(facts: &Facts<'_>) -> Judgement {
             .expected("0"),
             Evidence::new(
                 "time that recoveries and reductions cost",
-                whole,
+                tcp.loss_share(),
                 "of the busy time",
                 "tcp_flows",
             ),

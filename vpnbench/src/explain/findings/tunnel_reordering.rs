@@ -48,10 +48,7 @@ fn judge(facts: &Facts<'_>) -> Judgement {
     });
     let by_tunnel = (inner as f64 - wire_ratio * row.packets as f64).max(0.0);
     let share = match (&facts.tcp, facts.load) {
-        (Some(tcp), Load::Tcp) => {
-            let spurious = tcp.loss_share() * tcp.spurious_ratio().unwrap_or(0.0);
-            (spurious + tcp.disorder_s / tcp.busy_s).min(1.0)
-        }
+        (Some(tcp), Load::Tcp) => tcp.spurious_share(),
         _ => by_tunnel / (row.packets as f64).max(1.0),
     };
     // With a wire that reorders too, only what exceeds it can be the tunnel's, and its units are others.
