@@ -3,8 +3,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use vpnbench::import::plan::{File, HOST};
-use vpnbench::import::{Import, ImportError, Place, Plan, Source};
+use vpnbench::import::plan::File;
+use vpnbench::import::{Import, ImportError};
 use vpnbench::trace::{Code, Reader, TraceError};
 
 fn corpus() -> Vec<(String, Vec<u8>)> {
@@ -78,12 +78,9 @@ fn the_files_are_what_their_names_say() {
 
 /// Packets of a capture and whether a problem names a place in it.
 fn captured(bytes: Vec<u8>) -> Result<(usize, bool), ImportError> {
-    let plan = Plan {
-        sources: vec![Source::at(Place::Unknown, "capture".into())],
-        ..Plan::default()
-    };
     let mut packets = 0;
-    let summary = Import::of(&plan, vec![Box::new(Cursor::new(bytes))])?.for_each(|event| {
+    let import = Import::of_unknown(Cursor::new(bytes), Vec::new())?;
+    let summary = import.for_each(|event| {
         packets += usize::from(matches!(event, vpnbench::trace::Event::Packet(_)));
     })?;
     let places = summary
@@ -134,15 +131,8 @@ fn files_beside_a_capture_are_what_their_names_say() {
     for (name, bytes) in files {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), bytes).expect("room");
-        let plan = Plan {
-            sources: vec![Source::at(Place::Unknown, "capture".into())],
-            beside: vec![File {
-                host: HOST.to_owned(),
-                path: file.path().to_owned(),
-            }],
-            ..Plan::default()
-        };
-        let import = Import::of(&plan, vec![Box::new(Cursor::new(capture.clone()))]);
+        let beside = vec![File::at(file.path().to_owned())];
+        let import = Import::of_unknown(Cursor::new(capture.clone()), beside);
         let read = import.and_then(|import| import.for_each(|_| ()));
         if let "nothing-known" | "empty" = name.as_str() {
             assert!(matches!(read, Err(ImportError::Beside { .. })), "{name}");

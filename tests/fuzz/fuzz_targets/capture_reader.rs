@@ -5,14 +5,10 @@
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use vpnbench::import::{Import, Place, Plan, Source};
+use vpnbench::import::Import;
 
 fuzz_target!(|bytes: &[u8]| {
-    let plan = Plan {
-        sources: vec![Source::at(Place::Unknown, "capture".into())],
-        ..Plan::default()
-    };
-    let Ok(import) = Import::of(&plan, vec![Box::new(Cursor::new(bytes.to_vec()))]) else {
+    let Ok(import) = Import::of_unknown(Cursor::new(bytes.to_vec()), Vec::new()) else {
         return;
     };
     let mut events = 0;

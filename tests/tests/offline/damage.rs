@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use vpnbench::import::plan::{File, HOST};
+use vpnbench::import::plan::File;
 
 use crate::make::{Format, Link, connection, gzip};
 use crate::read::{Read, read, read_beside};
@@ -82,10 +82,7 @@ fn beside(files: u64) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("damaged");
     let readable = |file: Vec<u8>| {
-        let file = std::fs::write(&path, file).map(|()| File {
-            host: HOST.to_owned(),
-            path: path.clone(),
-        });
+        let file = std::fs::write(&path, file).map(|()| File::at(path.clone()));
         file.is_ok_and(|file| read_beside(capture.clone(), vec![file]).is_ok())
     };
     let originals: Vec<Vec<u8>> = with::SAMPLES

@@ -4,8 +4,8 @@ use std::io::Cursor;
 
 use anyhow::Result;
 use vpnbench::analysis::{Analyses, Context};
+use vpnbench::import::Import;
 use vpnbench::import::plan::File;
-use vpnbench::import::{Import, Place, Plan, Source};
 use vpnbench::report::{self, Recording, Report};
 use vpnbench::trace::Problem;
 
@@ -30,12 +30,7 @@ pub(crate) fn read(bytes: Vec<u8>) -> Result<Read> {
 
 /// Analyses one file of which nothing is known, with files of other tools beside it.
 pub(crate) fn read_beside(bytes: Vec<u8>, beside: Vec<File>) -> Result<Read> {
-    let plan = Plan {
-        sources: vec![Source::at(Place::Unknown, "capture".into())],
-        beside,
-        ..Plan::default()
-    };
-    let import = Import::of(&plan, vec![Box::new(Cursor::new(bytes))])?;
+    let import = Import::of_unknown(Cursor::new(bytes), beside)?;
     let mut analyses = Analyses::new(import.start());
     let mut packets = 0;
     let summary = import.for_each(|event| {

@@ -35,9 +35,11 @@ pub struct EpisodeSums {
     pub retransmits: u64,
     /// Segments of congestion window given up, those given back not counted.
     pub cwnd_lost: u64,
-    /// Of `time_s`, what episodes took that were taken back.
+    /// Of `time_s`, what episodes took that were taken back. Older reports do not have it.
+    #[serde(default)]
     pub undone_time_s: f64,
-    /// Of `retransmits`, those of episodes that were taken back.
+    /// Of `retransmits`, those of episodes that were taken back. Older reports do not have it.
+    #[serde(default)]
     pub undone_retransmits: u64,
 }
 
@@ -229,6 +231,13 @@ mod tests {
         assert!((found.time_s - 0.06).abs() < 1e-9);
         assert_eq!(found.undone_retransmits, 3);
         assert!((found.undone_time_s - 0.01).abs() < 1e-9);
+    }
+
+    #[test]
+    fn sums_of_older_reports_are_read() {
+        let text = r#"{"count": 2, "undone": 1, "time_s": 0.5, "retransmits": 3, "cwnd_lost": 6}"#;
+        let sums: EpisodeSums = serde_json::from_str(text).expect("sums");
+        assert_eq!((sums.count, sums.undone_retransmits), (2, 0));
     }
 
     #[test]

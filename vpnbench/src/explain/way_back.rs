@@ -31,8 +31,7 @@ impl WayBack {
         let flows = facts.outputs.tcp_flows.iter();
         let flow = flows.max_by_key(|flow| flow.limits.acked_bytes);
         let limits = flow.map(|flow| &flow.limits);
-        let Some((limits, back)) =
-            limits.and_then(|limits| Some((limits, limits.acks.return_us?)))
+        let Some((limits, back)) = limits.and_then(|limits| Some((limits, limits.acks.return_us?)))
         else {
             return Err("no acknowledgement was seen at both ends");
         };

@@ -118,6 +118,23 @@ impl Import {
         Import::begin(plan, files.collect::<Result<_, _>>()?)
     }
 
+    /// One capture of which nothing is known, with files of other tools beside it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Import::open`].
+    pub fn of_unknown(
+        capture: impl Read + Send + 'static,
+        beside: Vec<plan::File>,
+    ) -> Result<Import, ImportError> {
+        let plan = Plan {
+            sources: vec![Source::at(Place::Unknown, "capture".into())],
+            beside,
+            ..Plan::default()
+        };
+        Import::of(&plan, vec![Box::new(capture)])
+    }
+
     fn begin(plan: &Plan, streams: Vec<Stream>) -> Result<Import, ImportError> {
         let mut names: Vec<String> = Vec::new();
         let mut inputs = Vec::new();

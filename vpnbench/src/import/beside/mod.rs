@@ -13,6 +13,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use super::ImportError;
+use super::plan::HOST;
 use crate::trace::model::{CommandOutput, SocketSample, Start, Symbols};
 use crate::trace::{Code, Event, Input, Problem};
 use counters::{Device, Protocols};
@@ -27,6 +28,17 @@ pub struct File {
     pub host: String,
     /// The file.
     pub path: PathBuf,
+}
+
+impl File {
+    /// A file without a host.
+    #[must_use]
+    pub fn at(path: PathBuf) -> File {
+        File {
+            host: HOST.to_owned(),
+            path,
+        }
+    }
 }
 
 /// What all of them said.
