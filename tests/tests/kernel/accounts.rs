@@ -1,7 +1,7 @@
 //! What the kernel itself counts, read by the test inside the namespaces.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use vpnbench_tests::netns::wait_for;
@@ -134,16 +134,23 @@ fn pairs(text: &str, to: &mut BTreeMap<String, u64>) {
 
 /// Waits until no device has counted anything for a while; the accounts at the end of it.
 pub(crate) fn settled(hosts: &[&Host]) -> Result<Vec<Account>> {
+    silent(hosts, Duration::from_millis(100))
+}
+
+/// Waits until no device has counted anything for this long; the accounts at the end of it.
+pub(crate) fn silent(hosts: &[&Host], silence: Duration) -> Result<Vec<Account>> {
     let mut last = read_all(hosts)?;
-    let mut same = 0;
-    let quiet = wait_for(Duration::from_secs(5), || {
+    let mut since = Instant::now();
+    let quiet = wait_for(silence + Duration::from_secs(5), || {
         std::thread::sleep(Duration::from_millis(20));
         let Ok(now) = read_all(hosts) else {
             return false;
         };
-        same = if same_links(&now, &last) { same + 1 } else { 0 };
+        if !same_links(&now, &last) {
+            since = Instant::now();
+        }
         last = now;
-        same >= 5
+        since.elapsed() >= silence
     });
     ensure!(quiet, "the devices do not come to rest");
     Ok(last)

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 use vpnbench::probe::netns::{Netns, NetnsSpec};
 use vpnbench_tests::netns::{Namespace, unique, wait_for};
 
+use crate::accounts::silent;
+
 /// The wire between two hosts, by a name that nobody else on the machine uses.
 pub(crate) fn wire() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
@@ -159,6 +161,10 @@ impl Host {
     }
 }
 
+/// The kernel tells of a link's change up to a second later (net/core/link_watch.c, `linkwatch_schedule_work`), and
+/// then IPv6 reports its multicast groups once more (net/ipv6/addrconf.c, `NETDEV_CHANGE`): more than that.
+const LINK_WATCH: Duration = Duration::from_millis(1200);
+
 /// Two hosts on a wire, addresses 1 and 2 of network 99.
 pub(crate) fn wired(family: Family) -> Result<[Host; 2]> {
     let (a, b) = (Host::new(family)?, Host::new(family)?);
@@ -178,5 +184,8 @@ pub(crate) fn wired(family: Family) -> Result<[Host; 2]> {
     }
     a.wait_until_up(wire())?;
     b.wait_until_up(wire())?;
+    if family == Family::V6 {
+        silent(&[&a, &b], LINK_WATCH)?;
+    }
     Ok([a, b])
 }
