@@ -41,6 +41,26 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+/// The same command with all signals as a terminal's programs have them. The background jobs of a script ignore SIGINT,
+/// and what they start keeps to that: a suite that interrupts a program would wait for ever.
+pub(crate) fn heeding_signals(command: &Command) -> Command {
+    let mut heeding = Command::new("env");
+    heeding
+        .arg("--default-signal")
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => heeding.env(name, value),
+            None => heeding.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        heeding.current_dir(directory);
+    }
+    heeding
+}
+
 /// Runs a command with its output visible, and fails when it does.
 pub(crate) fn visibly(command: &mut Command) -> Result<()> {
     let line = line_of(command);

@@ -40,7 +40,7 @@ pub(crate) fn run(on_kernels: bool) -> Result<()> {
     // features of its dependencies and build them all a second time.
     run::visibly(&mut run::cargo(&["build", "--workspace", "--all-targets"])?)?;
     // One test program after the other; the kernel and lab suites also run their cases one by one.
-    let mut tests = run::cargo(&["test", "--workspace"])?;
+    let mut tests = run::heeding_signals(&run::cargo(&["test", "--workspace"])?);
     tests.env("VPNBENCH", run::target_dir()?.join("debug/vpnbench"));
     run::visibly(&mut tests)?;
     let skipped = if root {
