@@ -1,5 +1,5 @@
 //! How fast captures are analysed: one generated file, read by `vpnbench analyze`, by tshark
-//! (fields with `tcp.analysis`) and by tcptrace (its default run), one after the other in one run.
+//! (fields with `tcp.analysis`) and by tcptrace (its default run) in one run: the quick two by turns.
 //! Time is what a clock shows, memory the most that was resident (`VmHWM`). Reach: 100 times tshark,
 //! 1.5 times tcptrace, 256 MiB. `cargo xtask bench`, on an otherwise idle machine.
 //!
@@ -27,7 +27,7 @@ const PACKETS: u64 = 5_200_000;
 /// Connections that transfer at a time.
 const PARALLEL: u32 = 16;
 /// Rounds of the quick programs; medians are compared.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 /// How often memory is looked at; the kernel keeps the mark in between.
 const LOOK: Duration = Duration::from_millis(5);
 /// What tshark is asked for, per packet.
@@ -74,31 +74,40 @@ fn main() -> Result<()> {
             .args(["--quiet", "analyze", "--format", "json"])
             .arg(&path);
     };
-    let ours = rounds(|| cost(&mut binary::vpnbench(), analyze))?;
-    row("vpnbench analyze", ours);
-    if let Some(theirs) = other("tcptrace", || {
-        rounds(|| {
-            cost(&mut Command::new("tcptrace"), |command| {
-                command.arg(&path);
-            })
+    let ours = || cost(&mut binary::vpnbench(), analyze);
+    let theirs = || {
+        cost(&mut Command::new("tcptrace"), |command| {
+            command.arg(&path);
         })
-    })? {
-        row("tcptrace", theirs);
+    };
+    let ours = if is_there("tcptrace") {
+        let rounds = pairs(ours, theirs)?;
+        let ours = median(rounds.iter().map(|pair| pair.0));
+        row("vpnbench analyze", ours);
+        row("tcptrace", median(rounds.iter().map(|pair| pair.1)));
+        let ratio = |pair: &(Cost, Cost)| pair.1.seconds / pair.0.seconds;
+        let mut ratios: Vec<f64> = rounds.iter().map(ratio).collect();
+        ratios.sort_by(f64::total_cmp);
         println!(
-            "  {:.2} times as fast as tcptrace   (reach: 1.5)",
-            theirs.seconds / ours.seconds
+            "  {:.2} times as fast as tcptrace ({:.2} to {:.2} in {ROUNDS} pairs)   (reach: 1.5)",
+            ratios[ROUNDS / 2],
+            ratios[0],
+            ratios[ROUNDS - 1]
         );
-    }
-    if !arguments.iter().any(|argument| argument == "only")
-        && let Some(theirs) = other("tshark", || {
-            cost(&mut Command::new("tshark"), |command| {
-                command.arg("-r").arg(&path).args(["-T", "fields"]);
-                for field in FIELDS {
-                    command.args(["-e", field]);
-                }
-            })
-        })?
-    {
+        ours
+    } else {
+        let rounds: Result<Vec<Cost>> = (0..ROUNDS).map(|_| ours()).collect();
+        let ours = median(rounds?.into_iter());
+        row("vpnbench analyze", ours);
+        ours
+    };
+    if !arguments.iter().any(|argument| argument == "only") && is_there("tshark") {
+        let theirs = cost(&mut Command::new("tshark"), |command| {
+            command.arg("-r").arg(&path).args(["-T", "fields"]);
+            for field in FIELDS {
+                command.args(["-e", field]);
+            }
+        })?;
         row("tshark -T fields", theirs);
         println!(
             "  {:.0} times as fast as tshark     (reach: 100)",
@@ -143,8 +152,8 @@ fn check(path: &Path, truth: &traffic::Truth) -> Result<()> {
     Ok(())
 }
 
-/// The outcome of a program that may not be installed.
-fn other(name: &str, run: impl FnOnce() -> Result<Cost>) -> Result<Option<Cost>> {
+/// Whether a program is installed; says so if it is not.
+fn is_there(name: &str) -> bool {
     let found = Command::new(name)
         .arg("-v")
         .stdin(Stdio::null())
@@ -153,17 +162,23 @@ fn other(name: &str, run: impl FnOnce() -> Result<Cost>) -> Result<Option<Cost>>
         .status();
     if found.is_err() {
         println!("  skipped: {name} is not installed");
-        return Ok(None);
     }
-    run().map(Some)
+    found.is_ok()
+}
+
+/// Both programs by turns: how fast the machine is changes from one minute to the next.
+fn pairs(
+    ours: impl Fn() -> Result<Cost>,
+    theirs: impl Fn() -> Result<Cost>,
+) -> Result<Vec<(Cost, Cost)>> {
+    (0..ROUNDS).map(|_| Ok((ours()?, theirs()?))).collect()
 }
 
 /// The median by time.
-fn rounds(mut run: impl FnMut() -> Result<Cost>) -> Result<Cost> {
-    let all: Result<Vec<Cost>> = (0..ROUNDS).map(|_| run()).collect();
-    let mut all = all?;
+fn median(all: impl Iterator<Item = Cost>) -> Cost {
+    let mut all: Vec<Cost> = all.collect();
     all.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-    Ok(all[ROUNDS / 2])
+    all[all.len() / 2]
 }
 
 fn cost(command: &mut Command, arguments: impl FnOnce(&mut Command)) -> Result<Cost> {

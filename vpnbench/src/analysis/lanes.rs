@@ -1,11 +1,16 @@
-//! The analyses in lanes that share nothing, so that two threads can have them: what follows connections and flows,
-//! what follows packets on their path with everything else, and what counts packets, which goes with either.
-//! The cuts are where both threads have about as much to do, one of which also reads the recording.
+//! The analyses in lanes that share nothing, so that several threads can have them, and so that each can have many
+//! events in a row: a batch stays in a core's cache from one lane to the next, and so does a lane's own state from
+//! one event to the next.
 
 use std::collections::BTreeMap;
 
+use super::coalescing::Coalesce;
+use super::drops::Drops;
+use super::pairing::Pairing;
+use super::stacks::Stacks;
+use super::syscalls::Syscalls;
 use super::{Analyses, Span};
-use crate::trace::Event;
+use crate::trace::{Batch, Event};
 
 /// Events by probe, and the first and last one.
 #[derive(Debug, Clone)]
@@ -40,95 +45,83 @@ impl Counts {
     }
 }
 
-/// What follows connections and flows one by one.
-pub struct Senders<'a> {
-    connections: &'a mut super::connections::Connections,
-    reordering: &'a mut super::reordering::Reorder,
-    flows: &'a mut super::flows::Flows,
-    silences: &'a mut super::stalls::Silences,
+/// Analyses that take the events of batches, one after another.
+pub type Lane<'a> = Box<dyn FnMut(&Batch) + Send + 'a>;
+
+fn lane<'a>(mut observe: impl FnMut(&Event<'_>) + Send + 'a) -> Lane<'a> {
+    Box::new(move |batch| batch.events().for_each(|event| observe(&event)))
 }
 
-/// What counts packets at their taps.
-pub struct Counting<'a> {
-    taps: &'a mut super::taps::Taps,
-    coalescing: &'a mut super::coalescing::Coalesce,
-    series: &'a mut super::benchmark::series::Series,
-}
+impl Analyses {
+    /// The analyses in parts, each of which takes all events, in time order.
+    pub fn lanes(&mut self) -> Vec<Lane<'_>> {
+        let Analyses {
+            taps,
+            flows,
+            connections,
+            drops,
+            threads,
+            syscalls,
+            stacks,
+            pairing,
+            reordering,
+            coalescing,
+            series,
+            silences,
+            counts,
+        } = self;
+        // What takes an event out of a batch is done once a lane: those that do little share one.
+        vec![
+            lane(|event| connections.observe(event)),
+            lane(|event| paired(pairing, coalescing, event)),
+            lane(|event| {
+                reordering.observe(event);
+                flows.observe(event);
+            }),
+            lane(|event| {
+                counts.observe(event);
+                rare(drops, syscalls, stacks, event);
+                threads.observe(event);
+                taps.observe(event);
+                series.observe(event);
+                silences.observe(event);
+            }),
+        ]
+    }
 
-/// All other analyses.
-pub struct Path<'a> {
-    counts: &'a mut Counts,
-    drops: &'a mut super::drops::Drops,
-    threads: &'a mut super::threads::Threads,
-    syscalls: &'a mut super::syscalls::Syscalls,
-    stacks: &'a mut super::stacks::Stacks,
-    pairing: &'a mut super::pairing::Pairing,
-}
-
-impl Senders<'_> {
     /// Takes one event, in time order.
-    #[inline]
     pub fn observe(&mut self, event: &Event<'_>) {
+        self.counts.observe(event);
+        rare(&mut self.drops, &mut self.syscalls, &mut self.stacks, event);
         self.connections.observe(event);
         self.reordering.observe(event);
         self.flows.observe(event);
         self.silences.observe(event);
-    }
-}
-
-impl Counting<'_> {
-    /// Takes one event, in time order; `is_read` as [`Path::observe`] says.
-    #[inline]
-    pub fn observe(&mut self, event: &Event<'_>, is_read: bool) {
+        self.threads.observe(event);
+        paired(&mut self.pairing, &mut self.coalescing, event);
         self.taps.observe(event);
-        self.coalescing.observe(event);
-        if let Event::Taken(taken) = event
-            && is_read
-        {
-            self.coalescing.read(taken);
-        }
         self.series.observe(event);
     }
 }
 
-impl Path<'_> {
-    /// Takes one event, in time order. Whether it is a read from a tunnel device, which captures do not have.
-    #[inline]
-    pub fn observe(&mut self, event: &Event<'_>) -> bool {
-        self.counts.observe(event);
-        // Nearly all events are packets and segments, of which these know nothing.
-        if !matches!(event, Event::Packet(_) | Event::TcpProbe(_)) {
-            self.drops.observe(event);
-            self.syscalls.observe(event);
-            self.stacks.observe(event);
-        }
-        self.threads.observe(event);
-        self.pairing.observe(event)
+/// Packets on their path. What is a read from a tunnel device is known only there.
+#[inline]
+fn paired(pairing: &mut Pairing, coalescing: &mut Coalesce, event: &Event<'_>) {
+    coalescing.observe(event);
+    let is_read = pairing.observe(event);
+    if let Event::Taken(taken) = event
+        && is_read
+    {
+        coalescing.read(taken);
     }
 }
 
-impl Analyses {
-    /// The analyses in parts, each of which takes all events it wants.
-    pub fn lanes(&mut self) -> (Senders<'_>, Path<'_>, Counting<'_>) {
-        let senders = Senders {
-            connections: &mut self.connections,
-            reordering: &mut self.reordering,
-            flows: &mut self.flows,
-            silences: &mut self.silences,
-        };
-        let path = Path {
-            counts: &mut self.counts,
-            drops: &mut self.drops,
-            threads: &mut self.threads,
-            syscalls: &mut self.syscalls,
-            stacks: &mut self.stacks,
-            pairing: &mut self.pairing,
-        };
-        let counting = Counting {
-            taps: &mut self.taps,
-            coalescing: &mut self.coalescing,
-            series: &mut self.series,
-        };
-        (senders, path, counting)
+/// Nearly all events are packets and segments, of which these know nothing.
+#[inline]
+fn rare(drops: &mut Drops, syscalls: &mut Syscalls, stacks: &mut Stacks, event: &Event<'_>) {
+    if !matches!(event, Event::Packet(_) | Event::TcpProbe(_)) {
+        drops.observe(event);
+        syscalls.observe(event);
+        stacks.observe(event);
     }
 }

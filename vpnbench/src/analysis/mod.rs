@@ -44,8 +44,8 @@ use std::collections::BTreeMap;
 
 use vpnbench_common::catalog::ProbeId;
 
+use crate::trace::Summary;
 use crate::trace::model::{Change, End, Namespace, SocketSample, Start, Symbols, Tunnel};
-use crate::trace::{Event, Summary};
 
 pub use books::Reconciliation;
 pub use problem::{Problem, Severity};
@@ -248,14 +248,6 @@ impl Analyses {
     #[must_use]
     pub fn span(&self) -> Span {
         self.counts.span
-    }
-
-    /// Takes one event, in time order.
-    pub fn observe(&mut self, event: &Event<'_>) {
-        let (mut senders, mut path, mut counting) = self.lanes();
-        senders.observe(event);
-        let is_read = path.observe(event);
-        counting.observe(event, is_read);
     }
 
     /// Ends all analyses and joins their outputs.

@@ -2,7 +2,6 @@
 
 use super::args::AnalyzeArgs;
 use super::joined::{by_host, join};
-use super::lanes::Beside;
 use super::offline::{conclude, failed_on, write_report};
 use super::output::Output;
 use super::{ExitStatus, Failure};
@@ -59,7 +58,7 @@ fn apart(plan: &Plan) -> Result<Option<Vec<Recording>>, Failure> {
 fn together(plan: &Plan) -> Result<Report, Failure> {
     let import = begin(plan)?;
     let mut analyses = Analyses::new(import.start());
-    let summary = super::lanes::follow_all(&mut analyses, Beside::Senders, |feed| {
+    let summary = super::lanes::follow_all(&mut analyses, |feed| {
         import.for_each(|event| feed.observe(&event))
     })?;
     Ok(conclude(analyses, &summary, &Given::default()))

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use super::lanes::Beside;
 use super::offline::conclude;
 use crate::analysis::Analyses;
 use crate::explain::Given;
@@ -74,7 +73,7 @@ pub(super) fn by_host(plan: &Plan) -> Vec<Recording> {
 pub(super) fn join(recordings: Vec<Recording>) -> Result<Report, Failure> {
     let joined = Joined::new(recordings)?;
     let mut analyses = Analyses::new(joined.start());
-    let summary = super::lanes::follow_all(&mut analyses, Beside::Path, |feed| {
+    let summary = super::lanes::follow_all(&mut analyses, |feed| {
         joined.for_each(|event| feed.observe(&event))
     })?;
     let mut report = conclude(analyses, &summary, &Given::default());

@@ -8,7 +8,6 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::args::{Cli, ReportArgs, ReportFormat};
-use super::lanes::Beside;
 use super::output::Output;
 use super::values::Destination;
 use super::{ExitStatus, Failure};
@@ -96,7 +95,7 @@ pub(super) fn analyse(path: &Path) -> anyhow::Result<Report> {
 pub(super) fn analyse_given(path: &Path, given: &Given) -> anyhow::Result<Report> {
     let reader = Reader::open(path)?;
     let mut analyses = Analyses::new(reader.start());
-    let summary = super::lanes::follow_all(&mut analyses, Beside::Path, |feed| {
+    let summary = super::lanes::follow_all(&mut analyses, |feed| {
         reader.for_each(|event| feed.observe(&event))
     })?;
     Ok(conclude(analyses, &summary, given))
