@@ -26,7 +26,7 @@ use vpnbench_tests::binary;
 const PACKETS: u64 = 5_200_000;
 /// Connections that transfer at a time.
 const PARALLEL: u32 = 16;
-/// Rounds of the quick programs; medians are compared.
+/// Pairs of runs of the quick programs; the median of their ratios is what counts.
 const ROUNDS: usize = 9;
 /// How often memory is looked at; the kernel keeps the mark in between.
 const LOOK: Duration = Duration::from_millis(5);

@@ -13,7 +13,7 @@ use crate::trace::{Batch, Event};
 /// 8-byte words of records that are handed over at a time: what fits a core's own cache, and so much that waking the
 /// other thread costs little beside it.
 const WORDS: usize = 1 << 14;
-/// Batches that wait for the lanes beside.
+/// Batches that some lane has not had from which on the reader helps instead of reading on.
 const WAITING: usize = 8;
 
 /// Takes the events of a recording that is being read.
