@@ -4,12 +4,19 @@
 
 use std::collections::BTreeMap;
 
+use super::benchmark::series::Series;
 use super::coalescing::Coalesce;
 use super::drops::Drops;
+use super::flows::Flows;
 use super::pairing::Pairing;
+use super::reordering::Reorder;
 use super::stacks::Stacks;
+use super::stalls::Silences;
 use super::syscalls::Syscalls;
+use super::taps::Taps;
+use super::threads::Threads;
 use super::{Analyses, Span};
+use crate::trace::model::Start;
 use crate::trace::{Batch, Event};
 
 /// Events by probe, and the first and last one.
@@ -45,6 +52,101 @@ impl Counts {
     }
 }
 
+/// Packets on their path.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Paths {
+    pub(super) pairing: Pairing,
+    pub(super) coalescing: Coalesce,
+}
+
+impl Paths {
+    pub(super) fn of(start: &Start) -> Paths {
+        let mut paths = Paths::default();
+        paths.pairing.begin(start);
+        paths
+    }
+
+    #[inline]
+    fn observe(&mut self, event: &Event<'_>) {
+        let Paths {
+            pairing,
+            coalescing,
+        } = self;
+        coalescing.observe(event);
+        // What is a read from a tunnel device is known only to the pairing.
+        let is_read = pairing.observe(event);
+        if let Event::Taken(taken) = event
+            && is_read
+        {
+            coalescing.read(taken);
+        }
+    }
+}
+
+/// Packets one behind another.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Orders {
+    pub(super) reordering: Reorder,
+    pub(super) flows: Flows,
+}
+
+impl Orders {
+    #[inline]
+    fn observe(&mut self, event: &Event<'_>) {
+        let Orders { reordering, flows } = self;
+        reordering.observe(event);
+        flows.observe(event);
+    }
+}
+
+/// What takes less time than getting an event out of a batch once more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Others {
+    pub(super) counts: Counts,
+    pub(super) drops: Drops,
+    pub(super) syscalls: Syscalls,
+    pub(super) stacks: Stacks,
+    pub(super) threads: Threads,
+    pub(super) taps: Taps,
+    pub(super) series: Series,
+    pub(super) silences: Silences,
+}
+
+impl Others {
+    pub(super) fn of(start: &Start) -> Others {
+        Others {
+            threads: Threads::of(start),
+            series: Series::of(start),
+            ..Others::default()
+        }
+    }
+
+    #[inline]
+    fn observe(&mut self, event: &Event<'_>) {
+        let Others {
+            counts,
+            drops,
+            syscalls,
+            stacks,
+            threads,
+            taps,
+            series,
+            silences,
+        } = self;
+        counts.observe(event);
+        // Nearly all events are packets and segments, of which these know nothing.
+        if !matches!(event, Event::Packet(_) | Event::TcpProbe(_)) {
+            drops.observe(event);
+            syscalls.observe(event);
+            stacks.observe(event);
+        }
+        threads.observe(event);
+        taps.observe(event);
+        series.observe(event);
+        silences.observe(event);
+    }
+}
+
 /// Analyses that take the events of batches, one after another.
 pub type Lane<'a> = Box<dyn FnMut(&Batch) + Send + 'a>;
 
@@ -56,72 +158,30 @@ impl Analyses {
     /// The analyses in parts, each of which takes all events, in time order.
     pub fn lanes(&mut self) -> Vec<Lane<'_>> {
         let Analyses {
-            taps,
-            flows,
             connections,
-            drops,
-            threads,
-            syscalls,
-            stacks,
-            pairing,
-            reordering,
-            coalescing,
-            series,
-            silences,
-            counts,
+            paths,
+            orders,
+            others,
         } = self;
-        // What takes an event out of a batch is done once a lane: those that do little share one.
         vec![
             lane(|event| connections.observe(event)),
-            lane(|event| paired(pairing, coalescing, event)),
-            lane(|event| {
-                reordering.observe(event);
-                flows.observe(event);
-            }),
-            lane(|event| {
-                counts.observe(event);
-                rare(drops, syscalls, stacks, event);
-                threads.observe(event);
-                taps.observe(event);
-                series.observe(event);
-                silences.observe(event);
-            }),
+            lane(|event| paths.observe(event)),
+            lane(|event| orders.observe(event)),
+            lane(|event| others.observe(event)),
         ]
     }
 
     /// Takes one event, in time order.
     pub fn observe(&mut self, event: &Event<'_>) {
-        self.counts.observe(event);
-        rare(&mut self.drops, &mut self.syscalls, &mut self.stacks, event);
-        self.connections.observe(event);
-        self.reordering.observe(event);
-        self.flows.observe(event);
-        self.silences.observe(event);
-        self.threads.observe(event);
-        paired(&mut self.pairing, &mut self.coalescing, event);
-        self.taps.observe(event);
-        self.series.observe(event);
-    }
-}
-
-/// Packets on their path. What is a read from a tunnel device is known only there.
-#[inline]
-fn paired(pairing: &mut Pairing, coalescing: &mut Coalesce, event: &Event<'_>) {
-    coalescing.observe(event);
-    let is_read = pairing.observe(event);
-    if let Event::Taken(taken) = event
-        && is_read
-    {
-        coalescing.read(taken);
-    }
-}
-
-/// Nearly all events are packets and segments, of which these know nothing.
-#[inline]
-fn rare(drops: &mut Drops, syscalls: &mut Syscalls, stacks: &mut Stacks, event: &Event<'_>) {
-    if !matches!(event, Event::Packet(_) | Event::TcpProbe(_)) {
-        drops.observe(event);
-        syscalls.observe(event);
-        stacks.observe(event);
+        let Analyses {
+            connections,
+            paths,
+            orders,
+            others,
+        } = self;
+        connections.observe(event);
+        paths.observe(event);
+        orders.observe(event);
+        others.observe(event);
     }
 }

@@ -164,19 +164,10 @@ pub fn seconds(ns: u64) -> f64 {
 /// All analyses of one trace. A copy can be ended while the original goes on.
 #[derive(Debug, Clone, Default)]
 pub struct Analyses {
-    taps: taps::Taps,
-    flows: flows::Flows,
     connections: connections::Connections,
-    drops: drops::Drops,
-    threads: threads::Threads,
-    syscalls: syscalls::Syscalls,
-    stacks: stacks::Stacks,
-    pairing: pairing::Pairing,
-    reordering: reordering::Reorder,
-    coalescing: coalescing::Coalesce,
-    series: benchmark::series::Series,
-    silences: stalls::Silences,
-    counts: lanes::Counts,
+    paths: lanes::Paths,
+    orders: lanes::Orders,
+    others: lanes::Others,
 }
 
 /// First and last event.
@@ -234,49 +225,54 @@ impl Analyses {
     /// and with which settings TCP began: the replay of its loss detection takes them from there.
     #[must_use]
     pub fn new(start: &Start) -> Analyses {
-        let mut analyses = Analyses {
+        Analyses {
             connections: connections::Connections::of(start),
-            threads: threads::Threads::of(start),
-            series: benchmark::series::Series::of(start),
-            ..Analyses::default()
-        };
-        analyses.pairing.begin(start);
-        analyses
+            paths: lanes::Paths::of(start),
+            orders: lanes::Orders::default(),
+            others: lanes::Others::of(start),
+        }
     }
 
     /// First and last event so far.
     #[must_use]
     pub fn span(&self) -> Span {
-        self.counts.span
+        self.others.counts.span
     }
 
     /// Ends all analyses and joins their outputs.
     #[must_use]
     pub fn finish(self, context: &Context<'_>) -> (Outputs, Vec<Problem>) {
+        let Analyses {
+            connections,
+            paths,
+            orders,
+            others,
+        } = self;
+        let span = others.counts.span;
         let mut problems = Vec::new();
         let mut collect = |found: Vec<Problem>| problems.extend(found);
-        let (taps, found) = self.taps.finish(context);
+        let (taps, found) = others.taps.finish(context);
         collect(found);
-        let (flows, found) = self.flows.finish(context);
+        let (flows, found) = orders.flows.finish(context);
         collect(found);
-        let (connections, found) = self.connections.finish(context);
+        let (connections, found) = connections.finish(context);
         collect(found);
-        let (drops, found) = self.drops.finish(context);
+        let (drops, found) = others.drops.finish(context);
         collect(found);
-        let (threads, found) = self.threads.finish(context, self.counts.span);
+        let (threads, found) = others.threads.finish(context, span);
         collect(found);
-        let (syscalls, found) = self.syscalls.finish(context);
+        let (syscalls, found) = others.syscalls.finish(context);
         collect(found);
-        let sampled = !self.stacks.is_empty();
-        let (stacks, found) = self
+        let sampled = !others.stacks.is_empty();
+        let (stacks, found) = others
             .stacks
             .finish(context, &stacks::rules::Rules::default());
         collect(found);
-        let (mut pairing, found) = self.pairing.finish(context);
+        let (mut pairing, found) = paths.pairing.finish(context);
         collect(found);
-        let (reordering, found) = self.reordering.finish(context);
+        let (reordering, found) = orders.reordering.finish(context);
         collect(found);
-        let (coalescing, found) = self.coalescing.finish(context);
+        let (coalescing, found) = paths.coalescing.finish(context);
         collect(found);
         let (interfaces, found) = interfaces::join(context, &taps, &drops);
         collect(found);
@@ -286,7 +282,7 @@ impl Analyses {
             &pairing.appeared,
             &interfaces.interfaces,
         );
-        let (benchmark, found) = benchmark::join(context, self.series);
+        let (benchmark, found) = benchmark::join(context, others.series);
         collect(found);
         let mut outputs = Outputs {
             taps,
@@ -301,11 +297,11 @@ impl Analyses {
             pairing,
             reordering,
             coalescing,
-            stalls: self.silences.finish(context),
+            stalls: others.silences.finish(context),
             interfaces,
             benchmark,
-            events_by_probe: self.counts.by_probe(),
-            span: self.counts.span,
+            events_by_probe: others.counts.by_probe(),
+            span,
         };
         problems.extend(conditions::conditions(context, &outputs.threads));
         inferred::leave_out(context, &mut outputs);

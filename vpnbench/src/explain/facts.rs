@@ -287,9 +287,12 @@ fn load<'a>(
             flows.iter().filter(same).copied().collect()
         }
     };
-    let kind = outputs.benchmark.as_ref().map_or("", |result| &result.kind);
+    let kind = outputs
+        .benchmark
+        .as_ref()
+        .map_or("", |result| result.load());
     let load = match kind {
-        "tcp" | "tcp-bidir" | "tcp-reverse" | "parallel" | "http" | "load-latency" => Load::Tcp,
+        "tcp" | "parallel" | "http" | "load-latency" => Load::Tcp,
         "udp" | "ping" | "stream" | "quic" => Load::Datagrams,
         _ => carried(context, outputs),
     };

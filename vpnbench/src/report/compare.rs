@@ -7,10 +7,12 @@ use super::model::{LedgerStage, Report, TcpFlow};
 use super::sight;
 use super::table::{Align, Screen, Table, wrap};
 use super::units::{duration, rate};
+use crate::analysis::benchmark::{Benchmark, Way};
 use crate::analysis::interfaces::Interface;
+use crate::analysis::statistics;
 use crate::explain::compare::conditions::Difference;
 use crate::explain::compare::decompose::Part;
-use crate::explain::compare::side::ThreadFacts;
+use crate::explain::compare::side::{Counted, ThreadFacts};
 use crate::explain::compare::{Comparison, Pair, RunFacts, Verdict};
 use crate::explain::loss::LOST_RATIO;
 
@@ -19,11 +21,14 @@ const CONDITIONS: usize = 10;
 /// Parts shown before the rest is summed up.
 const PARTS: usize = 8;
 
+/// Intervals of a benchmark are joined until they last so long, in s: a little under what it means by a second.
+const SECOND: f64 = 0.9;
+
 /// What a comparison needs of a report.
 #[must_use]
 pub fn run_facts(report: &Report) -> RunFacts {
     let result = report.benchmark.as_ref();
-    let kind = result.map_or("", |result| result.kind.as_str());
+    let kind = result.map_or("", |result| result.load());
     let flow = main_flow(report);
     let direction = direction(report, flow);
     let datagrams = ["udp", "stream", "quic"].contains(&kind);
@@ -40,6 +45,7 @@ pub fn run_facts(report: &Report) -> RunFacts {
         throughput_bps: result
             .and_then(|result| result.throughput_bps_received)
             .or(tcp.and_then(|flow| flow.throughput_bps)),
+        within: result.and_then(|result| within(result, datagrams, latency)),
         rtt_us: measured.or(tcp.and_then(|flow| Some(flow.rtt_us?.mean))),
         latency,
         window_bytes: tcp.and_then(|flow| window(report, flow)),
@@ -51,6 +57,7 @@ pub fn run_facts(report: &Report) -> RunFacts {
         survival: survival(report, &direction),
         stages_us: stages(report, &direction),
         reductions: reductions(report, &direction),
+        counts: counts(report),
         conditions: conditions(report),
         findings: report
             .supported()
@@ -62,6 +69,53 @@ pub fn run_facts(report: &Report) -> RunFacts {
             .collect(),
         sight: sight::of(report),
     }
+}
+
+/// Counts that people compare, with what was sent beside them.
+fn counts(report: &Report) -> BTreeMap<(&'static str, &'static str), Counted> {
+    let mut all = BTreeMap::new();
+    let mut add = |name, of, count: u64, sent: u64| {
+        let counted = Counted {
+            count: count as f64,
+            of: sent as f64,
+        };
+        all.insert((name, of), counted);
+    };
+    let senders = report.flows.iter();
+    let senders = senders.filter_map(|flow| Some((flow.retransmits?, flow.packets)));
+    let (again, sent) = senders.fold((0, 0), |sums, one| (sums.0 + one.0, sums.1 + one.1));
+    if sent > 0 {
+        add("retransmissions", "segments sent", again, sent);
+    }
+    let packets = report.benchmark.as_ref().and_then(|result| result.packets);
+    if let Some((lost, sent)) = packets.and_then(|packets| Some((packets.lost?, packets.sent?))) {
+        add("lost datagrams", "datagrams sent", lost, sent);
+    }
+    all
+}
+
+/// Standard deviation from second to second.
+fn within(result: &Benchmark, datagrams: bool, latency: bool) -> Option<f64> {
+    let any = |way: Way| result.intervals.iter().any(|one| one.way == way);
+    // The figure of a benchmark that goes both ways is the one of what the client sends.
+    let received = any(Way::Received) && !any(Way::Sent);
+    let way = if received { Way::Received } else { Way::Sent };
+    let mut seconds = Vec::new();
+    let (mut length, mut sum) = (0.0, 0.0);
+    for one in result.intervals.iter().filter(|one| one.way == way) {
+        let value = match (latency, datagrams && !received) {
+            (true, _) => one.rtt_us,
+            (_, true) => one.arrived_bps,
+            _ => one.throughput_bps,
+        };
+        let lasts = one.end_s - one.start_s;
+        (length, sum) = (length + lasts, sum + lasts * value?);
+        if length >= SECOND {
+            seconds.push(sum / length);
+            (length, sum) = (0.0, 0.0);
+        }
+    }
+    Some(statistics::variance(&seconds)?.sqrt())
 }
 
 fn main_flow(report: &Report) -> Option<&TcpFlow> {
@@ -205,6 +259,7 @@ fn conditions(report: &Report) -> BTreeMap<String, String> {
                 .streams
                 .map_or("unknown".to_owned(), |n| n.to_string()),
         );
+        add("benchmark.direction", way(result).to_owned());
         if let Some(seconds) = result.duration_s {
             add("benchmark.duration_s", format!("{seconds:.1}"));
         }
@@ -246,6 +301,17 @@ fn conditions(report: &Report) -> BTreeMap<String, String> {
         }
     }
     all
+}
+
+/// Which way the load goes.
+fn way(result: &Benchmark) -> &'static str {
+    let any = |way: Way| result.intervals.iter().any(|one| one.way == way);
+    match (result.reverse.is_some(), any(Way::Sent), any(Way::Received)) {
+        (true, ..) | (_, true, true) => "both ways",
+        (_, true, _) => "from the client",
+        (_, _, true) => "to the client",
+        _ => "unknown",
+    }
 }
 
 /// Sysctls that change by themselves are no condition.
@@ -367,6 +433,23 @@ fn write_pair(pair: &Pair, figure: &str, screen: Screen, out: &mut dyn Write) ->
     }
     writeln!(out, " {verdict}: {}", wrap(&text, wide, 3))?;
     parts(&pair.parts, figure, screen, out)?;
+    for count in pair.counts.iter().filter(|count| count.by_volume) {
+        let text = format!(
+            "{}: {:.0} beside {:.0}, because {} was sent: {:.3} and {:.3} % of {} (audit-not-normalised)",
+            count.name,
+            count.changed,
+            count.base,
+            if count.changed > count.base {
+                "more"
+            } else {
+                "less"
+            },
+            100.0 * count.changed_ratio,
+            100.0 * count.base_ratio,
+            count.of
+        );
+        writeln!(out, " {}", wrap(&screen.warn(&text), wide, 3))?;
+    }
     for (what, ids) in [
         ("only there", &pair.findings_gained),
         ("not there", &pair.findings_lost),
@@ -402,6 +485,10 @@ fn write_conditions(all: &[Difference], screen: Screen, out: &mut dyn Write) -> 
             one.base.join(" or "),
             one.changed.join(" or ")
         );
+        let text = match one.is_direction() {
+            true => format!("{text} (audit-direction-mix)"),
+            false => text,
+        };
         writeln!(out, "   {}", wrap(&text, screen.width.saturating_sub(5), 5))?;
     }
     if unequal.len() > CONDITIONS {

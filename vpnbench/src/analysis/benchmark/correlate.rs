@@ -98,6 +98,7 @@ pub fn correlate(
     };
     for interval in &mut result.intervals {
         interval.packets = frame.compare(interval, &picked, context);
+        interval.arrived_bps = frame.arrived(interval, &picked);
     }
     problems.extend(disagreements(result));
     if lossy && result.intervals.iter().any(|one| one.packets.is_some()) {
@@ -111,6 +112,8 @@ pub fn correlate(
 struct Picked<'a> {
     sent: Vec<(FlowKey, &'a Flow)>,
     received: Vec<(FlowKey, &'a Flow)>,
+    /// Datagrams of `sent` behind the tunnel.
+    arrived: Vec<(FlowKey, &'a Flow)>,
 }
 
 impl<'a> Picked<'a> {
@@ -129,6 +132,7 @@ impl<'a> Picked<'a> {
         let mut picked = Picked {
             sent: Vec::new(),
             received: Vec::new(),
+            arrived: Vec::new(),
         };
         for (key, flow) in flows {
             let forward = ports.contains_key(&(key.protocol, key.sport, key.dport));
@@ -140,6 +144,8 @@ impl<'a> Picked<'a> {
             };
             if forward && key.tap == Tap::TunQueue as u8 {
                 picked.sent.push((*key, flow));
+            } else if forward && key.protocol == UDP && key.tap == arrives as u8 {
+                picked.arrived.push((*key, flow));
             } else if backward && key.tap == arrives as u8 {
                 picked.received.push((*key, flow));
             }
@@ -172,9 +178,12 @@ impl<'a> Picked<'a> {
                 .find(|found| !found.is_empty())
                 .unwrap_or_default()
         };
+        let mut arrived = at([Tap::TunWrite, Tap::OuterRx], false);
+        arrived.retain(|(key, _)| key.protocol == UDP);
         Picked {
             sent: at([Tap::TunTx, Tap::OuterTx], false),
             received: at([Tap::TunWrite, Tap::OuterRx], true),
+            arrived,
         }
     }
 
@@ -243,6 +252,20 @@ struct Frame {
 }
 
 impl Frame {
+    /// Payload of flows during an interval, bits per second.
+    fn rate(&self, interval: &Interval, flows: &[(FlowKey, &Flow)]) -> Option<f64> {
+        let length_s = interval.end_s - interval.start_s;
+        let at = |after_s: f64| self.start_ns + (after_s.max(0.0) * 1e9) as u64;
+        let (from, to) = (at(interval.start_s), at(interval.end_s));
+        let bytes: f64 = flows.iter().map(|(_, flow)| flow.between(from, to)).sum();
+        (length_s >= SHORTEST_S).then(|| 8.0 * bytes / length_s)
+    }
+
+    fn arrived(&self, interval: &Interval, picked: &Picked<'_>) -> Option<f64> {
+        let seen = interval.way == Way::Sent && !picked.arrived.is_empty();
+        seen.then(|| self.rate(interval, &picked.arrived))?
+    }
+
     fn compare(
         &self,
         interval: &Interval,
@@ -253,13 +276,7 @@ impl Frame {
         let flows = picked.of(interval.way);
         let (key, _) = flows.first()?;
         let length_s = interval.end_s - interval.start_s;
-        if length_s < SHORTEST_S {
-            return None;
-        }
-        let at = |after_s: f64| self.start_ns + (after_s.max(0.0) * 1e9) as u64;
-        let (from, to) = (at(interval.start_s), at(interval.end_s));
-        let bytes: f64 = flows.iter().map(|(_, flow)| flow.between(from, to)).sum();
-        let payload_bps = 8.0 * bytes / length_s;
+        let payload_bps = self.rate(interval, flows)?;
         let buffer = self.buffers[usize::from(interval.way == Way::Received)];
         let again = interval.retransmits.unwrap_or(0) as f64 * SEGMENT_BYTES;
         let rate = figure.max(payload_bps);

@@ -134,6 +134,7 @@ fn interval(value: &Value) -> Vec<Interval> {
             loss_ratio: sum["lost_percent"].as_f64().map(|percent| percent / 100.0),
             jitter_us: sum["jitter_ms"].as_f64().map(|ms| ms * 1e3),
             packets: None,
+            arrived_bps: None,
         })
     })
     .collect()

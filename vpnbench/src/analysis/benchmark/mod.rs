@@ -20,7 +20,7 @@ mod tests;
 use super::{Context, Problem};
 use crate::trace::model::{Clock, CommandOutput};
 use correlate::Timing;
-pub use model::{Benchmark, Quantiles};
+pub use model::{Benchmark, Quantiles, Way};
 use series::Series;
 
 /// The tools whose output is understood.

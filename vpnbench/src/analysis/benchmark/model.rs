@@ -72,6 +72,16 @@ pub struct Benchmark {
     pub parts: Vec<Benchmark>,
 }
 
+impl Benchmark {
+    /// Its kind without the way the data went: `tcp` for `tcp-reverse` and `tcp-bidir`.
+    #[must_use]
+    pub fn load(&self) -> &str {
+        let kind = self.kind.as_str();
+        let plain = kind.strip_suffix("-reverse");
+        plain.or(kind.strip_suffix("-bidir")).unwrap_or(kind)
+    }
+}
+
 /// Quantiles in the unit of the field that holds them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "quantiles")]
@@ -143,6 +153,9 @@ pub struct Interval {
     pub jitter_us: Option<f64>,
     /// What the packets say about the same time; null where they do not.
     pub packets: Option<Seen>,
+    /// Of datagrams that a client sends: payload that came out of the receiver's tunnel in that time by the packets,
+    /// bits per second; null where it was not seen. A sender's own figure says nothing about it.
+    pub arrived_bps: Option<f64>,
 }
 
 /// What passed a tap during an interval.

@@ -138,6 +138,28 @@ fn without_a_start_nothing_is_compared() {
 }
 
 #[test]
+fn datagrams_that_arrived_are_counted_behind_the_tunnel() {
+    let mut result = claims(100e6);
+    result.connections[0].protocol = "udp".to_owned();
+    let at = |tap: Tap, bps: u64| {
+        let (mut key, flow) = flow(bps, 3);
+        (key.protocol, key.tap) = (17, tap as u8);
+        (key, flow)
+    };
+    let flows = [
+        at(Tap::TunQueue, 100_000_000),
+        at(Tap::TunWrite, 60_000_000),
+    ];
+    assert_eq!(correlated(&mut result, &flows, 0), []);
+    for interval in &result.intervals {
+        let arrived = interval.arrived_bps.expect("seen behind the tunnel");
+        assert!((arrived - 60e6).abs() < 1e3, "{arrived}");
+    }
+    correlated(&mut result, &flows[..1], 0);
+    assert_eq!(result.intervals[0].arrived_bps, None);
+}
+
+#[test]
 fn other_flows_do_not_count() {
     let (mut key, other) = flow(900_000_000, 3);
     key.sport = 50_000;

@@ -5,7 +5,7 @@ mod bootstrap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF as _, StudentsT};
+use statrs::distribution::{ContinuousCDF as _, Normal, StudentsT};
 
 pub use bootstrap::ratio_of_means;
 
@@ -177,6 +177,15 @@ fn middle(sorted: &[f64]) -> f64 {
 pub fn quantile(degrees: f64) -> Option<f64> {
     let students = StudentsT::new(0.0, 1.0, degrees).ok()?;
     Some(students.inverse_cdf(1.0 - (1.0 - CONFIDENCE) / 2.0))
+}
+
+/// By how much two values differ that vary independently and normally around one mean, with these standard deviations:
+/// what they exceed with the probability `level` only. `None` without both, or where neither varies.
+#[must_use]
+pub fn spread_of_difference(deviations: (Option<f64>, Option<f64>), level: f64) -> Option<f64> {
+    let both = deviations.0?.hypot(deviations.1?);
+    let normal = Normal::new(0.0, both).ok().filter(|_| both > 0.0)?;
+    Some(normal.inverse_cdf(1.0 - level / 2.0))
 }
 
 #[cfg(test)]

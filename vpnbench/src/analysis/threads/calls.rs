@@ -3,7 +3,9 @@
 //! `sys_exit` tells when a call began and ended. What of that the thread spent on a CPU follows from the
 //! switches in between, and what of it was a softirq on top from `softirq_exit`. The rest, from the end
 //! of one recorded call to the start of the next, is the program's own code, on the way out if
-//! it has just read the tunnel device, on the way in if it has just received.
+//! it has just read the tunnel device, on the way in if it has just received. A daemon that reads until
+//! there is no more works on what it has read after that: its direction stays while packets are inside,
+//! and ends when the thread asks again without having touched a packet.
 //!
 //! Which descriptor is the tunnel device and which the outer socket is learned: packets at a tap, in
 //! a thread, inside a call on that descriptor.
@@ -30,9 +32,9 @@ const AGAIN: i64 = -11;
 /// What a descriptor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Descriptor {
-    Other,
-    Tun,
-    Socket,
+    Other = 0,
+    Tun = 1,
+    Socket = 2,
 }
 
 /// Where CPU time goes.
@@ -121,6 +123,8 @@ pub(super) struct Calls {
     /// CPU time at the end of the last call.
     mark_ns: u64,
     after: Option<Place>,
+    /// Whether packets were touched since the last call that found nothing, by descriptor.
+    touched: [bool; 3],
     pub(super) sums: [Sums; 9],
 }
 
@@ -135,6 +139,7 @@ pub(super) struct Ended {
 impl Calls {
     /// The thread touched packets at a tap.
     pub(super) fn touched(&mut self, touch: &Touch) {
+        self.touched = [true; 3];
         let pending = &mut self.pending[touch.act as usize];
         pending.0 = pending.0.saturating_add(touch.segments);
         pending.1 = pending.1.saturating_add(touch.bytes);
@@ -189,8 +194,14 @@ impl Calls {
                 *sums.batches.entry(segments.min(BATCH_MAX)).or_default() += 1;
             }
         }
+        let works = !nothing || std::mem::take(&mut self.touched[descriptor as usize]);
         self.after = Some(match place {
-            _ if nothing => Place::Other,
+            _ if !works => Place::Other,
+            _ if nothing => match before {
+                Place::DaemonSend if inside[0] => before,
+                Place::DaemonReceive if inside[1] => before,
+                _ => Place::Other,
+            },
             Place::TunRead => Place::DaemonSend,
             Place::OuterReceive => Place::DaemonReceive,
             Place::OuterSend if inside[0] => Place::DaemonSend,

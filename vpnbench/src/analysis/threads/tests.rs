@@ -346,6 +346,39 @@ fn cpu_time_goes_to_calls_and_to_the_code_between() {
     assert!(near(send.calls_per_packet.expect("packets"), 1.0));
 }
 
+/// It reads all there is, then works on it; when that is sent it asks again and again.
+#[test]
+fn work_on_a_batch_comes_after_the_read_that_finds_no_more() {
+    const AGAIN: i64 = -11;
+    let mut run = Run::new();
+    run.on(0.0, DAEMON);
+    for n in 0..100_u32 {
+        let at = 10.0 * f64::from(n);
+        for skb in 1..=2 {
+            run.packet(at, 900, Tap::TunTx, skb);
+            run.taken(at + 0.1, DAEMON, Tap::TunRead, skb);
+            run.call(at + 0.1, DAEMON, READ, 5, 1000, 0.0);
+        }
+        run.call(at + 0.1, DAEMON, READ, 5, AGAIN, 0.0);
+        run.call(at + 0.1, DAEMON, RECVFROM, 6, AGAIN, 0.0);
+        for (skb, sent) in [(3, at + 2.1), (4, at + 4.1)] {
+            run.packet(sent, DAEMON, Tap::OuterQueue, skb);
+            run.call(sent, DAEMON, SENDTO, 6, 900, 0.0);
+        }
+        run.call(at + 4.1, DAEMON, READ, 5, AGAIN, 0.0);
+        run.call(at + 6.1, DAEMON, READ, 5, AGAIN, 0.0);
+    }
+    let output = run.finish();
+    let stages = &thread(&output, DAEMON).stages;
+    let cpu = |name: &str| {
+        let stage = stages.iter().find(|stage| stage.stage == name);
+        stage.map_or(0.0, |stage| stage.cpu_s)
+    };
+    assert!(near(cpu("daemon-send"), 0.4), "{stages:?}");
+    // All else up to the last call.
+    assert!(near(cpu("other"), 0.5961), "{stages:?}");
+}
+
 #[test]
 fn sleep_is_told_apart_by_call_and_descriptor() {
     let mut run = Run::new();

@@ -9,6 +9,8 @@ use super::side::Side;
 
 /// Conditions that may be what is compared: the tunnel itself.
 const SUBJECT: [&str; 3] = [KIND, "tunnel.daemon", "tunnel.mtu"];
+/// What the benchmark measures and which way its load goes.
+pub const DIRECTION: [&str; 2] = ["benchmark.kind", "benchmark.direction"];
 /// What every tunnel has.
 const KIND: &str = "tunnel.kind";
 /// In the names of settings of a tunnel device.
@@ -31,6 +33,14 @@ pub struct Difference {
     pub changed: Vec<String>,
     /// Whether it may be what is compared, and no fault of the comparison.
     pub subject: bool,
+}
+
+impl Difference {
+    /// Whether one way is compared with another (`audit-direction-mix`).
+    #[must_use]
+    pub fn is_direction(&self) -> bool {
+        DIRECTION.contains(&self.name.as_str())
+    }
 }
 
 /// Conditions that differ, in order of their names.

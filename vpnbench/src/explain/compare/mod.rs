@@ -4,8 +4,10 @@
 //! A side is one or more runs of the same thing. With two or more on both sides the difference of their
 //! means has Welch's interval and Hedges' g. With single runs only the spread inside the runs is known,
 //! not that between runs, so a difference cannot be shown; what it would consist of is told all the same.
+//! But if a second of one run and a second of the other differ by as much, none is shown.
 
 pub mod conditions;
+pub mod counts;
 pub mod decompose;
 pub mod side;
 pub mod twice;
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::analysis::statistics::{self, Interval, Summary};
 use conditions::Difference as Condition;
+use counts::Count;
 use decompose::Part;
 pub use side::{Figure, RunFacts, Side};
 use twice::Twice;
@@ -59,7 +62,7 @@ const LEVEL: f64 = 0.01;
 pub enum Verdict {
     /// Equal sides would hardly ever differ so much: p < 0.01.
     Differs,
-    /// They would.
+    /// They would. Of single runs: two seconds of them would.
     NoDifference,
     /// Too few runs, or no common figure.
     #[default]
@@ -75,6 +78,9 @@ pub struct Pair {
     pub changed: String,
     /// What differs that should not.
     pub conditions: Vec<Condition>,
+    /// Audits that speak against the comparison (`vpnbench explain ID`).
+    #[serde(default)]
+    pub audits: Vec<String>,
     /// Whether the figures differ.
     pub verdict: Verdict,
     /// In words.
@@ -85,10 +91,17 @@ pub struct Pair {
     pub interval: Option<Interval>,
     /// Two-sided probability of such a difference between equal sides.
     pub p: Option<f64>,
+    /// With a single run on a side: by how much a second of one side and a second of the other differ at most, with a
+    /// probability of 99 %. Null where the benchmark does not tell its seconds.
+    #[serde(default)]
+    pub within: Option<f64>,
     /// Hedges' g.
     pub effect_size: Option<f64>,
     /// What the difference consists of; the parts add up to it.
     pub parts: Vec<Part>,
+    /// Counts, and the same divided by what was sent.
+    #[serde(default)]
+    pub counts: Vec<Count>,
     /// Findings supported on the other side and not on the first, and the other way round.
     pub findings_gained: Vec<String>,
     /// Findings supported on the first side only.
@@ -169,12 +182,9 @@ fn pair(base: &Side, changed: &Side) -> Pair {
             return pair;
         }
     };
-    judge(
-        &mut pair,
-        figure,
-        &base.values(figure),
-        &changed.values(figure),
-    );
+    judge(&mut pair, figure, base, changed);
+    pair.counts = counts::counts(base, changed);
+    pair.audits = audits(&pair);
     pair.parts = decompose::parts(base, changed, figure);
     if pair.verdict != Verdict::NoDifference {
         pair.experiment = decompose::experiment(&pair.parts, changed);
@@ -182,43 +192,85 @@ fn pair(base: &Side, changed: &Side) -> Pair {
     pair
 }
 
-fn judge(pair: &mut Pair, figure: Figure, base: &[f64], changed: &[f64]) {
-    let (Some(first), Some(second)) = (statistics::mean(base), statistics::mean(changed)) else {
+fn audits(pair: &Pair) -> Vec<String> {
+    let unequal = || pair.conditions.iter().filter(|one| !one.subject);
+    let found = [
+        (
+            "audit-direction-mix",
+            unequal().any(Condition::is_direction),
+        ),
+        ("audit-unequal-conditions", unequal().next().is_some()),
+        (
+            "audit-not-normalised",
+            pair.counts.iter().any(|one| one.by_volume),
+        ),
+        // Without an interval no spread between runs is known.
+        (
+            "audit-too-few-runs",
+            pair.interval.is_none() && pair.difference.is_some_and(|difference| difference != 0.0),
+        ),
+    ];
+    let found = found.into_iter().filter(|(_, applies)| *applies);
+    found.map(|(id, _)| id.to_owned()).collect()
+}
+
+fn judge(pair: &mut Pair, figure: Figure, base: &Side, changed: &Side) {
+    let within = (base.within(), changed.within());
+    let (base, changed) = (base.values(figure), changed.values(figure));
+    let (Some(first), Some(second)) = (statistics::mean(&base), statistics::mean(&changed)) else {
         pair.summary = "a side has no run with that figure".to_owned();
         return;
     };
     let difference = second - first;
     pair.difference = Some(difference);
-    let relative = if first == 0.0 {
-        0.0
-    } else {
-        100.0 * difference / first
+    let percent = |value: f64| match first {
+        0.0 => 0.0,
+        _ => 100.0 * value / first,
     };
+    let relative = percent(difference);
     let told = format!("{} is {relative:+.1} % beside {}", pair.changed, pair.base);
-    let Some(found) = statistics::difference(base, changed) else {
-        pair.summary = match difference == 0.0 && base.len() > 1 && changed.len() > 1 {
-            true => format!("no difference: {} is the same in all runs", figure.name()),
-            false => format!(
-                "{told}, but {} and {} runs do not say how much runs differ among themselves: repeat both (audit-too-few-runs)",
-                base.len(),
-                changed.len()
-            ),
-        };
-        if difference == 0.0 && base.len() > 1 && changed.len() > 1 {
-            pair.verdict = Verdict::NoDifference;
+    let Some(found) = statistics::difference(&base, &changed) else {
+        if base.len() > 1 && changed.len() > 1 {
+            // No spread on either side.
+            let same = difference == 0.0;
+            pair.verdict = if same {
+                Verdict::NoDifference
+            } else {
+                Verdict::Differs
+            };
+            pair.summary = match same {
+                true => format!("{} is the same in all runs", figure.name()),
+                false => format!("{told}, and is the same in all runs of a side"),
+            };
+            return;
         }
+        let runs = format!(
+            "{} and {} runs do not say how much runs differ",
+            base.len(),
+            changed.len()
+        );
+        pair.within = statistics::spread_of_difference(within, LEVEL);
+        pair.summary = match pair.within {
+            Some(within) if difference.abs() <= within => {
+                pair.verdict = Verdict::NoDifference;
+                format!(
+                    "{told}, within what two seconds of these runs differ (up to {:.1} %); {runs}: to find smaller differences repeat both (audit-too-few-runs)",
+                    percent(within)
+                )
+            }
+            Some(within) => format!(
+                "{told}, more than two seconds of these runs differ (up to {:.1} %), but {runs}: repeat both (audit-too-few-runs)",
+                percent(within)
+            ),
+            None => {
+                format!("{told}, but {runs} among themselves: repeat both (audit-too-few-runs)")
+            }
+        };
         return;
     };
     pair.interval = Some(found.interval);
     pair.p = Some(found.p);
-    pair.effect_size = statistics::hedges_g(base, changed);
-    let percent = |value: f64| {
-        if first == 0.0 {
-            0.0
-        } else {
-            100.0 * value / first
-        }
-    };
+    pair.effect_size = statistics::hedges_g(&base, &changed);
     let range = format!(
         "{:+.1} to {:+.1} %",
         percent(found.interval.low),
@@ -232,7 +284,7 @@ fn judge(pair: &mut Pair, figure: Figure, base: &[f64], changed: &[f64]) {
         false => (
             Verdict::NoDifference,
             format!(
-                "no difference shown: {told}, within what runs differ among themselves ({range}, p = {:.3})",
+                "{told}, within what runs differ among themselves ({range}, p = {:.3})",
                 found.p
             ),
         ),
@@ -315,5 +367,22 @@ mod tests {
         assert_eq!(found.pairs[0].verdict, Verdict::Unknown);
         assert!(found.pairs[0].summary.contains("audit-too-few-runs"));
         assert!(found.pairs[0].interval.is_none() && !found.pairs[0].parts.is_empty());
+    }
+
+    #[test]
+    fn single_runs_differ_no_more_than_their_seconds() {
+        let run = |name: &str, rate: f64| {
+            let mut side = side(name, &[rate]);
+            side.runs[0].within = Some(4e6);
+            side
+        };
+        // 2.576 x sqrt(2) x 4 Mbit/s = 14.6 Mbit/s.
+        let found = compare(&[run("a", 100e6), run("b", 114e6), run("c", 115e6)]);
+        let verdicts: Vec<Verdict> = found.pairs.iter().map(|pair| pair.verdict).collect();
+        assert_eq!(verdicts, [Verdict::NoDifference, Verdict::Unknown]);
+        let within = found.pairs[0].within.expect("both tell their seconds");
+        assert!((within - 14.57e6).abs() < 1e4, "{within}");
+        let runs = compare(&[side("a", &[100e6, 100e6]), side("b", &[90e6, 90e6])]);
+        assert_eq!(runs.pairs[0].verdict, Verdict::Differs);
     }
 }

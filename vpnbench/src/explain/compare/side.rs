@@ -33,11 +33,23 @@ pub struct ThreadFacts {
     pub cost_s: f64,
 }
 
+/// A count and what it is a count of.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Counted {
+    /// Of these.
+    pub count: f64,
+    /// All.
+    pub of: f64,
+}
+
 /// A run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunFacts {
     /// Bits per second received.
     pub throughput_bps: Option<f64>,
+    /// Standard deviation of the throughput, or of the RTT where that is compared, from second to second of the
+    /// benchmark.
+    pub within: Option<f64>,
     /// Mean RTT in us: the benchmark's where it measures it, else TCP's.
     pub rtt_us: Option<f64>,
     /// Whether the benchmark measures latency and not throughput.
@@ -56,6 +68,8 @@ pub struct RunFacts {
     pub stages_us: BTreeMap<String, f64>,
     /// What makes senders reduce their windows, as a share of the packets sent, by cause.
     pub reductions: BTreeMap<String, f64>,
+    /// Counts by name and by the name of what they are counts of.
+    pub counts: BTreeMap<(&'static str, &'static str), Counted>,
     /// Conditions by name.
     pub conditions: BTreeMap<String, String>,
     /// Supported findings, ranked.
@@ -98,6 +112,15 @@ impl Side {
         self.runs.iter().filter_map(pick).collect()
     }
 
+    /// Standard deviation of the figure from second to second inside its runs (root of their mean variance); `None`
+    /// where a run does not tell.
+    #[must_use]
+    pub fn within(&self) -> Option<f64> {
+        let variances = self.runs.iter().map(|run| Some(run.within?.powi(2)));
+        let variances: Vec<f64> = variances.collect::<Option<_>>()?;
+        Some(crate::analysis::statistics::mean(&variances)?.sqrt())
+    }
+
     /// Findings supported in more than half of its runs, most frequent first, then by rank.
     #[must_use]
     pub fn findings(&self) -> Vec<String> {
@@ -122,8 +145,8 @@ impl Side {
     }
 
     /// Names in a map of any run.
-    pub fn names(&self, pick: impl Fn(&RunFacts) -> &BTreeMap<String, f64>) -> Vec<String> {
-        let mut names: Vec<String> = self
+    pub fn names<K: Clone + Ord, V>(&self, pick: impl Fn(&RunFacts) -> &BTreeMap<K, V>) -> Vec<K> {
+        let mut names: Vec<K> = self
             .runs
             .iter()
             .flat_map(|run| pick(run).keys().cloned())

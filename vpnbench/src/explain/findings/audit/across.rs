@@ -22,7 +22,7 @@ pub(in crate::explain::findings) const CONDITIONS: Rule = Rule {
 pub(in crate::explain::findings) const NORMALISED: Rule = Rule {
     id: "audit-not-normalised",
     claim: "counts are compared across different durations, segment sizes or volumes",
-    judged: "by `vpnbench compare`: counts are compared per segment or per second, and a difference that vanishes then is named",
+    judged: "by `vpnbench compare`: retransmissions and lost datagrams are also divided by what was sent; where the volumes account for more than half of the (logarithmic) difference, that is said",
     needs: &[],
     remedy: "compare ratios: retransmissions for each segment sent, drops for each packet",
     refuted_by: "the difference stays when counts are divided by what was sent",
@@ -46,7 +46,7 @@ pub(in crate::explain::findings) const DIRECTIONS: Rule = Rule {
 pub(in crate::explain::findings) const RUNS: Rule = Rule {
     id: "audit-too-few-runs",
     claim: "a difference lies within the spread of the replicates",
-    judged: "by `vpnbench compare`: Welch's interval and Hedges' g over the repetitions of each side",
+    judged: "by `vpnbench compare`: Welch's interval and Hedges' g over the repetitions of each side; with single runs how much two seconds of them differ, below which no difference is shown",
     needs: &[],
     remedy: "repeat both sides, in random order, until the interval excludes zero or is small enough to say that there is no difference",
     refuted_by: "the interval of the difference excludes zero",

@@ -22,7 +22,7 @@ fn judge(facts: &Facts<'_>) -> Judgement {
     let Some(result) = &facts.outputs.benchmark else {
         return Judgement::inapplicable("the benchmark's own result is not known");
     };
-    if !["tcp", "tcp-reverse", "tcp-bidir", "parallel", "udp"].contains(&result.kind.as_str()) {
+    if !["tcp", "parallel", "udp"].contains(&result.load()) {
         return Judgement::inapplicable("the benchmark does not measure throughput");
     }
     let parts = if result.parts.is_empty() {

@@ -27,7 +27,7 @@ fn judge(facts: &Facts<'_>) -> Judgement {
     let Some((result, way)) = facts.outputs.benchmark.as_ref().zip(facts.way.as_ref()) else {
         return Judgement::inapplicable("the benchmark's own result is not known");
     };
-    if !["tcp", "udp", "tcp-bidir", "tcp-reverse", "parallel"].contains(&result.kind.as_str()) {
+    if !["tcp", "udp", "parallel"].contains(&result.load()) {
         return Judgement::inapplicable("the benchmark does not measure throughput");
     }
     if result.connections.is_empty() {
