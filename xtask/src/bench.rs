@@ -25,7 +25,7 @@ pub(crate) fn run(wanted: &[String]) -> Result<()> {
         bail!("there is no part \"{unknown}\": {}", PARTS.join(", "));
     }
     setup::run(false)?;
-    let whole = ["build", "--release", "--workspace", "--bins"];
+    let whole = ["build", "--release", "--workspace", "--bin", "vpnbench"];
     let mut build = run::cargo(&whole)?;
     run::visibly(build.args(["--example", "analysis_speed"]))?;
     let mut rows = Vec::new();

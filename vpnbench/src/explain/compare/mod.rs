@@ -182,9 +182,9 @@ fn pair(base: &Side, changed: &Side) -> Pair {
             return pair;
         }
     };
-    judge(&mut pair, figure, base, changed);
     pair.counts = counts::counts(base, changed);
     pair.audits = audits(&pair);
+    judge(&mut pair, figure, base, changed);
     pair.parts = decompose::parts(base, changed, figure);
     if pair.verdict != Verdict::NoDifference {
         pair.experiment = decompose::experiment(&pair.parts, changed);
@@ -192,6 +192,7 @@ fn pair(base: &Side, changed: &Side) -> Pair {
     pair
 }
 
+/// Audits that conditions and counts raise.
 fn audits(pair: &Pair) -> Vec<String> {
     let unequal = || pair.conditions.iter().filter(|one| !one.subject);
     let found = [
@@ -203,11 +204,6 @@ fn audits(pair: &Pair) -> Vec<String> {
         (
             "audit-not-normalised",
             pair.counts.iter().any(|one| one.by_volume),
-        ),
-        // Without an interval no spread between runs is known.
-        (
-            "audit-too-few-runs",
-            pair.interval.is_none() && pair.difference.is_some_and(|difference| difference != 0.0),
         ),
     ];
     let found = found.into_iter().filter(|(_, applies)| *applies);
@@ -230,41 +226,22 @@ fn judge(pair: &mut Pair, figure: Figure, base: &Side, changed: &Side) {
     let relative = percent(difference);
     let told = format!("{} is {relative:+.1} % beside {}", pair.changed, pair.base);
     let Some(found) = statistics::difference(&base, &changed) else {
-        if base.len() > 1 && changed.len() > 1 {
-            // No spread on either side.
-            let same = difference == 0.0;
-            pair.verdict = if same {
-                Verdict::NoDifference
-            } else {
-                Verdict::Differs
-            };
-            pair.summary = match same {
-                true => format!("{} is the same in all runs", figure.name()),
-                false => format!("{told}, and is the same in all runs of a side"),
-            };
+        if base.len() < 2 || changed.len() < 2 {
+            pair.within = statistics::spread_of_difference(within, LEVEL);
+            pair.audits.push("audit-too-few-runs".to_owned());
+            let share = pair.within.map(percent);
+            (pair.verdict, pair.summary) = single(&told, relative, share);
             return;
         }
-        let runs = format!(
-            "{} and {} runs do not say how much runs differ",
-            base.len(),
-            changed.len()
-        );
-        pair.within = statistics::spread_of_difference(within, LEVEL);
-        pair.summary = match pair.within {
-            Some(within) if difference.abs() <= within => {
-                pair.verdict = Verdict::NoDifference;
-                format!(
-                    "{told}, within what two seconds of these runs differ (up to {:.1} %); {runs}: to find smaller differences repeat both (audit-too-few-runs)",
-                    percent(within)
-                )
-            }
-            Some(within) => format!(
-                "{told}, more than two seconds of these runs differ (up to {:.1} %), but {runs}: repeat both (audit-too-few-runs)",
-                percent(within)
+        (pair.verdict, pair.summary) = match difference == 0.0 {
+            true => (
+                Verdict::NoDifference,
+                format!("{} is the same in all runs", figure.name()),
             ),
-            None => {
-                format!("{told}, but {runs} among themselves: repeat both (audit-too-few-runs)")
-            }
+            false => (
+                Verdict::Differs,
+                format!("{told}, and is the same in all runs of a side"),
+            ),
         };
         return;
     };
@@ -289,6 +266,26 @@ fn judge(pair: &mut Pair, figure: Figure, base: &Side, changed: &Side) {
             ),
         ),
     };
+}
+
+/// Single runs whose figures differ by `relative`, and their seconds by up to `within`, both in percent.
+fn single(told: &str, relative: f64, within: Option<f64>) -> (Verdict, String) {
+    const MORE: &str = "a single run does not say how much runs differ among themselves: repeat both (audit-too-few-runs)";
+    match within {
+        None => (Verdict::Unknown, format!("{told}, but {MORE}")),
+        Some(within) if relative.abs() <= within => (
+            Verdict::NoDifference,
+            format!(
+                "{told}, within what two seconds of these runs differ (up to {within:.1} %); {MORE}"
+            ),
+        ),
+        Some(within) => (
+            Verdict::Unknown,
+            format!(
+                "{told}, more than two seconds of these runs differ (up to {within:.1} %), but {MORE}"
+            ),
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -380,6 +377,7 @@ mod tests {
         let found = compare(&[run("a", 100e6), run("b", 114e6), run("c", 115e6)]);
         let verdicts: Vec<Verdict> = found.pairs.iter().map(|pair| pair.verdict).collect();
         assert_eq!(verdicts, [Verdict::NoDifference, Verdict::Unknown]);
+        assert_eq!(found.pairs[1].audits, ["audit-too-few-runs"]);
         let within = found.pairs[0].within.expect("both tell their seconds");
         assert!((within - 14.57e6).abs() < 1e4, "{within}");
         let runs = compare(&[side("a", &[100e6, 100e6]), side("b", &[90e6, 90e6])]);
