@@ -8,7 +8,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::side::{Counted, Side};
-use crate::analysis::statistics;
 
 /// Counts that differ by less than so many standard deviations of Poisson's distribution do not differ: 95 %.
 const SIGMAS: f64 = 1.96;
@@ -55,15 +54,10 @@ pub fn counts(base: &Side, changed: &Side) -> Vec<Count> {
 
 /// Means over the runs; `None` where a run lacks it, or nothing was sent.
 fn mean(side: &Side, name: &(&'static str, &'static str)) -> Option<Counted> {
-    let all: Option<Vec<Counted>> = side
-        .runs
-        .iter()
-        .map(|run| run.counts.get(name).copied())
-        .collect();
-    let all = all?;
+    let everywhere = side.runs.iter().all(|run| run.counts.contains_key(name));
     let of = |pick: fn(&Counted) -> f64| {
-        let values: Vec<f64> = all.iter().map(pick).collect();
-        statistics::mean(&values)
+        let mean = side.mean(|run| run.counts.get(name).map(pick));
+        mean.filter(|_| everywhere)
     };
     Some(Counted {
         count: of(|one| one.count)?,
