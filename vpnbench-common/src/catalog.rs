@@ -64,7 +64,8 @@ impl Tap {
     #[inline]
     #[must_use]
     pub fn from_number(number: u8) -> Option<Tap> {
-        Tap::ALL.into_iter().find(|tap| *tap as u8 == number)
+        // They are numbered from 1 on in the order of the list: this is done several times for each packet.
+        Tap::ALL.get(usize::from(number).wrapping_sub(1)).copied()
     }
 }
 

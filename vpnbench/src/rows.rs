@@ -8,11 +8,10 @@ use rustc_hash::FxHashMap;
 /// Hints kept.
 const HINTS: usize = 256;
 
-/// Values by key. Rows keep their numbers until they are removed.
+/// Values by key. Rows keep their numbers until one is removed.
 #[derive(Debug, Clone)]
 pub(crate) struct Rows<K, V> {
-    rows: Vec<Option<(K, V)>>,
-    free: Vec<u32>,
+    rows: Vec<(K, V)>,
     by_key: FxHashMap<K, u32>,
     hints: [u32; HINTS],
 }
@@ -21,7 +20,6 @@ impl<K, V> Default for Rows<K, V> {
     fn default() -> Self {
         Rows {
             rows: Vec::new(),
-            free: Vec::new(),
             by_key: FxHashMap::default(),
             hints: [0; HINTS],
         }
@@ -31,7 +29,7 @@ impl<K, V> Default for Rows<K, V> {
 impl<K: Copy + Eq + Hash, V> Rows<K, V> {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.by_key.len()
+        self.rows.len()
     }
 
     /// The row of a key. `hint` is any number that is the same for equal keys and differs for most others.
@@ -39,7 +37,7 @@ impl<K: Copy + Eq + Hash, V> Rows<K, V> {
     pub(crate) fn find(&mut self, key: &K, hint: u32) -> Option<u32> {
         let hint = &mut self.hints[hint as usize % HINTS];
         match self.rows.get(*hint as usize) {
-            Some(Some((other, _))) if other == key => {}
+            Some((other, _)) if other == key => {}
             _ => *hint = *self.by_key.get(key)?,
         }
         Some(*hint)
@@ -47,26 +45,17 @@ impl<K: Copy + Eq + Hash, V> Rows<K, V> {
 
     /// A row more, of a key that has none.
     pub(crate) fn add(&mut self, key: K, value: V) -> u32 {
-        let row = Some((key, value));
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.rows[at as usize] = row;
-                at
-            }
-            None => {
-                self.rows.push(row);
-                self.rows.len() as u32 - 1
-            }
-        };
+        let at = self.rows.len() as u32;
+        self.rows.push((key, value));
         self.by_key.insert(key, at);
         at
     }
 
-    /// The value of a row; `None` if it was removed.
+    /// The value of a row; `None` if there is no such row.
     #[inline]
     pub(crate) fn at(&mut self, row: u32) -> Option<&mut V> {
         let row = self.rows.get_mut(row as usize)?;
-        row.as_mut().map(|(_, value)| value)
+        Some(&mut row.1)
     }
 
     /// The value of a key.
@@ -93,23 +82,24 @@ impl<K: Copy + Eq + Hash, V> Rows<K, V> {
         self.at(row)
     }
 
-    /// Takes a row out.
+    /// Takes a row out; the last one takes its place.
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let at = self.by_key.remove(key)?;
-        self.free.push(at);
-        let row = self.rows.get_mut(at as usize)?.take();
-        row.map(|(_, value)| value)
+        let (_, value) = self.rows.swap_remove(at as usize);
+        if let Some((moved, _)) = self.rows.get(at as usize) {
+            self.by_key.insert(*moved, at);
+        }
+        Some(value)
     }
 
     /// All rows.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        let rows = self.rows.iter().flatten();
-        rows.map(|(key, value)| (key, value))
+        self.rows.iter().map(|(key, value)| (key, value))
     }
 
     /// All rows.
     pub(crate) fn into_rows(self) -> Vec<(K, V)> {
-        self.rows.into_iter().flatten().collect()
+        self.rows
     }
 }
 
@@ -133,6 +123,7 @@ mod tests {
             assert_eq!(rows.remove(&3), Some(27));
             assert_eq!(rows.get(&3, 3 * spread), None);
             assert_eq!(rows.len(), 29);
+            assert_eq!(rows.get(&29, 29 * spread), Some(&mut 27), "it was moved");
             rows.add(77, 1);
             assert_eq!(rows.get(&3, 3 * spread), None, "its place has another key");
             assert_eq!(rows.get(&77, 3 * spread), Some(&mut 1));

@@ -83,6 +83,16 @@ pub fn percent(ratio: f64) -> String {
     }
 }
 
+/// `0.012`, or `< 0.001` where three digits would read as none at all.
+#[must_use]
+pub fn probability(p: f64) -> String {
+    if p < 0.001 {
+        "< 0.001".to_owned()
+    } else {
+        format!("{p:.3}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +103,12 @@ mod tests {
         assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(signed(-1812), "-1,812");
         assert_eq!(signed(3), "+3");
+    }
+
+    #[test]
+    fn small_probabilities_are_not_zero() {
+        assert_eq!(probability(0.0123), "0.012");
+        assert_eq!(probability(0.000_04), "< 0.001");
     }
 
     #[test]

@@ -396,6 +396,7 @@ impl Near {
     }
 
     /// Whether a packet leaves the host.
+    #[inline]
     pub(super) fn leaves(&mut self, item: &Item) -> bool {
         if let Some(leaves) = item.outgoing {
             return leaves;
@@ -409,6 +410,12 @@ impl Near {
                 return !leaves;
             }
         }
+        self.concluded(item, pair)
+    }
+
+    /// The same of a packet between other ends than the one before.
+    #[inline(never)]
+    fn concluded(&mut self, item: &Item, pair: Pair) -> bool {
         let (from, to) = ends(&item.packet);
         if let Some(leaves) = self.known(item) {
             if !is_group(&item.packet) && self.is_told(from, to) {

@@ -157,11 +157,11 @@ impl CaptureFile {
         let (link, snap_length) =
             interface.map_or((u32::MAX, 0), |one| (one.link, one.snap_length));
         // The record stays in the window's buffer until the next call fills it.
-        let window = &mut self.window;
-        window.skip(head.data.start);
-        let rest = head.size - head.data.start;
-        let length = head.data.len();
-        let data = window.take(rest).get(..length).unwrap_or_default();
+        let data = self
+            .window
+            .take(head.size)
+            .get(head.data)
+            .unwrap_or_default();
         Some(Captured {
             time_ns,
             interface: head.interface,
@@ -189,30 +189,47 @@ impl CaptureFile {
             };
             match step {
                 Step::Packet(head) => return Some(head),
-                Step::Other(size) => self.window.skip(size),
-                Step::Unreadable(size, why) => {
-                    let message = format!(
-                        "{}: {why}: the {size} bytes at byte {} are left out",
-                        self.name,
-                        self.window.offset()
-                    );
-                    self.problems
-                        .push(Problem::data_loss(Code::BadBlock, message));
-                    self.window.skip(size);
-                }
-                Step::Damaged(why) => self.resume(why),
-                Step::Cut => {
-                    let message = format!(
-                        "{}: the file ends inside of a record that begins at byte {}: it was cut, or is still being written",
-                        self.name,
-                        self.window.offset()
-                    );
-                    self.problems.push(Problem::info(Code::Truncated, message));
-                    self.ended = true;
-                }
-                Step::End => self.ended = true,
+                step => self.no_packet(&step),
             }
         }
+        self.end();
+        None
+    }
+
+    /// Moves on over what is no packet.
+    #[cold]
+    #[inline(never)]
+    fn no_packet(&mut self, step: &Step) {
+        match step {
+            Step::Packet(head) => self.window.skip(head.size),
+            Step::Other(size) => self.window.skip(*size),
+            Step::Unreadable(size, why) => {
+                let message = format!(
+                    "{}: {why}: the {size} bytes at byte {} are left out",
+                    self.name,
+                    self.window.offset()
+                );
+                self.problems
+                    .push(Problem::data_loss(Code::BadBlock, message));
+                self.window.skip(*size);
+            }
+            Step::Damaged(why) => self.resume(why),
+            Step::Cut => {
+                let message = format!(
+                    "{}: the file ends inside of a record that begins at byte {}: it was cut, or is still being written",
+                    self.name,
+                    self.window.offset()
+                );
+                self.problems.push(Problem::info(Code::Truncated, message));
+                self.ended = true;
+            }
+            Step::End => self.ended = true,
+        }
+    }
+
+    /// Says so where the file ended because it could not be read.
+    #[inline(never)]
+    fn end(&mut self) {
         if let Some(error) = self.window.failure() {
             let message = format!(
                 "{}: reading failed at byte {}: {error}; the rest is missing",
@@ -222,7 +239,6 @@ impl CaptureFile {
             self.problems
                 .push(Problem::data_loss(Code::ReadFailed, message));
         }
-        None
     }
 
     /// Searches the next place where records begin again.

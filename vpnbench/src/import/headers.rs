@@ -74,8 +74,8 @@ struct Transport<'a> {
 
 /// Reads the headers of an IP packet of which `original` bytes were on the wire, link layer included, into
 /// a record, without time and place, and options that are empty; `None` for anything else. Nothing is copied:
-/// this is done for each packet.
-#[inline]
+/// this is done for each packet. In place for the same reason.
+#[inline(always)]
 pub(super) fn headers<'a>(
     frame: &Frame<'a>,
     original: u32,

@@ -69,17 +69,40 @@ pub(super) fn is_known(link: u32) -> bool {
 }
 
 /// Whether packets have no link layer at all: a TUN device or a tunnel of the kernel.
+#[inline]
 pub(super) fn is_bare(link: u32) -> bool {
-    RAW.contains(&link) || USER.contains(&link) || link == IPV4 || link == IPV6
+    link != ETHERNET
+        && (RAW.contains(&link) || USER.contains(&link) || link == IPV4 || link == IPV6)
 }
 
 /// Whether a packet passed a loopback device.
+#[inline]
 pub(super) fn is_loopback(link: u32, hardware: Option<u16>) -> bool {
     link == NULL || link == LOOP || hardware == Some(LOOPBACK)
 }
 
 /// Takes the link layer off; `None` for a type that is not known and for what is too short.
+#[inline]
 pub(super) fn frame(link: u32, data: &[u8]) -> Option<Frame<'_>> {
+    // Nearly all packets of nearly all files.
+    if link == ETHERNET
+        && let Some(ethertype @ (IP4 | IP6)) = half(data, 12)
+        && let Some(network) = data.get(14..)
+        && is_ip(ethertype, network)
+    {
+        return Some(Frame {
+            ethertype,
+            network,
+            skipped: 14,
+            on_wire: 14,
+            ..Frame::default()
+        });
+    }
+    any_frame(link, data)
+}
+
+#[inline(never)]
+fn any_frame(link: u32, data: &[u8]) -> Option<Frame<'_>> {
     match link {
         ETHERNET => {
             let plain = ethernet(data)?;

@@ -227,7 +227,7 @@ impl Import {
             .samples(self.start.clock.monotonic_ns, &mut deliver);
         while let Some((number, time_ns)) = self.earliest()? {
             self.last_ns = self.last_ns.max(time_ns);
-            self.item(number, &mut deliver);
+            self.first(number, &mut deliver);
         }
         Ok(self.finish(events))
     }
@@ -246,20 +246,32 @@ impl Import {
     }
 
     /// Hands out the first packet of an input.
-    fn item(&mut self, number: usize, deliver: &mut impl FnMut(Event<'_>)) {
-        let input = &mut self.inputs[number];
-        let Some((item, inner, file)) = input.stream.next() else {
-            return;
+    fn first(&mut self, number: usize, deliver: &mut impl FnMut(Event<'_>)) {
+        if let Some((mut item, inner)) = self.inputs[number].stream.next() {
+            self.item(number, &mut item, inner, deliver);
+            self.inputs[number].stream.put_back(item);
+        }
+    }
+
+    #[inline]
+    fn item(
+        &mut self,
+        number: usize,
+        item: &mut Item,
+        inner: Option<Box<Item>>,
+        deliver: &mut impl FnMut(Event<'_>),
+    ) {
+        let input = &self.inputs[number];
+        let places = &mut self.places;
+        let mut find = |item: &Item| {
+            let file = input.stream.file();
+            places.find(number, input.host, input.place, item.device, file)
         };
-        let place = self
-            .places
-            .find(number, input.host, input.place, item.device, file);
+        let place = find(item);
         // Where the tunnel device itself was captured, that is where its packets are.
         let inner = inner.filter(|_| place.role == Role::Outer && !self.hosts[input.host].tunnel);
         let tunnel = inner.map(|inner| {
-            let found = self
-                .places
-                .find(number, input.host, input.place, inner.device, file);
+            let found = find(&inner);
             (inner, found)
         });
         let host = &mut self.hosts[input.host];

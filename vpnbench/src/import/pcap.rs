@@ -118,20 +118,18 @@ impl Pcap {
 
     #[inline]
     fn fields(&self, bytes: &[u8]) -> Option<Fields> {
-        let header = bytes.get(..self.record_header)?;
-        let word = |at: usize| {
-            let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];
-            if self.big_endian {
-                u32::from_be_bytes(bytes)
-            } else {
-                u32::from_le_bytes(bytes)
-            }
+        // The longer header begins as the other one does.
+        let header = bytes.get(..self.record_header)?.first_chunk::<16>()?;
+        let (words, _) = header.as_chunks::<4>();
+        let word = |at: usize| match self.big_endian {
+            true => u32::from_be_bytes(words[at]),
+            false => u32::from_le_bytes(words[at]),
         };
         Some(Fields {
             seconds: word(0),
-            fraction: word(4),
-            captured: word(8),
-            original: word(12),
+            fraction: word(1),
+            captured: word(2),
+            original: word(3),
         })
     }
 

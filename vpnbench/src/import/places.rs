@@ -85,6 +85,7 @@ impl Places {
     }
 
     /// The device of a packet of a file.
+    #[inline]
     pub(super) fn find(
         &mut self,
         file: usize,
@@ -98,6 +99,19 @@ impl Places {
         {
             return found;
         }
+        self.look_up(file, host, place, key, described)
+    }
+
+    /// The same of a device other than that of the packet before.
+    #[inline(never)]
+    fn look_up(
+        &mut self,
+        file: usize,
+        host: usize,
+        place: Place,
+        key: DeviceKey,
+        described: &CaptureFile,
+    ) -> Found {
         let number = match self.by_key.get(&(file, key)) {
             Some(number) => *number,
             None => self.add(file, host, place, key, described),

@@ -113,8 +113,6 @@ pub(super) struct Stream {
         reason = "items wait in a queue of boxes and come back as they are"
     )]
     free: Vec<Box<Item>>,
-    /// Whether the first of them was handed out.
-    taken: bool,
     /// Packets inside of those that wait, with the numbers these have for them.
     inner: VecDeque<(u64, Box<Item>)>,
     counts: Counts,
@@ -140,7 +138,6 @@ impl Stream {
             segments: Segments::default(),
             waiting: VecDeque::new(),
             free: Vec::new(),
-            taken: false,
             inner: VecDeque::new(),
             counts: Counts::default(),
             shift_ns: 0,
@@ -180,9 +177,6 @@ impl Stream {
 
     /// When the next packet was seen.
     pub(super) fn next_ns(&mut self) -> Result<Option<u64>, ImportError> {
-        if std::mem::take(&mut self.taken) {
-            self.free.extend(self.waiting.pop_front());
-        }
         self.ahead(REORDER)?;
         Ok(self.waiting.front().map(|item| item.time_ns))
     }
@@ -195,10 +189,10 @@ impl Stream {
         all.into_iter().collect()
     }
 
-    /// The packet that [`Stream::next_ns`] spoke of, where it stands: once, as that call moves on. Beside it the
-    /// file, and what it carries.
-    pub(super) fn next(&mut self) -> Option<(&mut Item, Option<Box<Item>>, &CaptureFile)> {
-        let item = self.waiting.front_mut()?;
+    /// The packet that [`Stream::next_ns`] spoke of, and the one that it carries. [`Stream::put_back`] wants its
+    /// room.
+    pub(super) fn next(&mut self) -> Option<(Box<Item>, Option<Box<Item>>)> {
+        let item = self.waiting.pop_front()?;
         let mut carried = None;
         if item.carries != 0 {
             // Few were put in another order, so it is one of the first.
@@ -212,10 +206,14 @@ impl Stream {
                 inner
             });
         }
-        self.taken = true;
         self.counts.late += u64::from(item.time_ns < self.delivered_ns);
         self.delivered_ns = self.delivered_ns.max(item.time_ns);
-        Some((item, carried, &self.file))
+        Some((item, carried))
+    }
+
+    /// Takes back the room of a packet that was handed out.
+    pub(super) fn put_back(&mut self, room: Box<Item>) {
+        self.free.push(room);
     }
 
     #[inline]
@@ -241,18 +239,14 @@ impl Stream {
             }
             return Ok(());
         };
-        // Its place is at the end, which it leaves again if it turns out to be no packet, or an earlier one.
         let mut room = self.free.pop().unwrap_or_default();
-        room.clear();
-        self.waiting.push_back(room);
-        let Some(item) = self.waiting.back_mut() else {
-            return Ok(());
-        };
+        let item = &mut *room;
+        item.clear();
         let original = captured.original;
         let rest = headers(&frame, original, &mut item.packet, &mut item.options);
         let Some(rest) = rest else {
             counts.not_ip += 1;
-            self.free.extend(self.waiting.pop_back());
+            self.free.push(room);
             return Ok(());
         };
         let kept = captured.data.len() as u32;
@@ -282,28 +276,18 @@ impl Stream {
         item.outgoing = captured.outgoing.or(frame.outgoing);
         item.look = frame.hardware.map_or(0, |_| look(rest.payload));
         let (time_ns, offset) = (captured.time_ns, captured.offset);
-        self.settle(time_ns, offset);
-        Ok(())
-    }
-
-    /// Gives the last packet its time, and puts it where that belongs.
-    #[inline]
-    fn settle(&mut self, time_ns: u64, offset: u64) {
         let time_ns = time_ns.saturating_add_signed(self.shift_ns);
         let time_ns = self.step(time_ns, offset);
-        self.newest_ns = self.newest_ns.max(time_ns);
-        let last = self.waiting.len() - 1;
-        let item = &mut self.waiting[last];
-        (item.time_ns, item.packet.header.time_ns) = (time_ns, time_ns);
-        let mut place = last;
-        while place > 0 && self.waiting[place - 1].time_ns > time_ns {
-            place -= 1;
+        (room.time_ns, room.packet.header.time_ns) = (time_ns, time_ns);
+        if time_ns >= self.newest_ns {
+            self.newest_ns = time_ns;
+            self.waiting.push_back(room);
+        } else {
+            let later = self.waiting.iter().rev();
+            let later = later.take_while(|one| one.time_ns > time_ns).count();
+            self.waiting.insert(self.waiting.len() - later, room);
         }
-        if place < last
-            && let Some(item) = self.waiting.pop_back()
-        {
-            self.waiting.insert(place, item);
-        }
+        Ok(())
     }
 
     /// Takes steps of the clock out. A single time that is far off is damage; where several packets in a row
@@ -490,6 +474,7 @@ impl Stream {
 }
 
 /// The packet that another one carries; its device is still to be told.
+#[inline(never)]
 fn inner(inside: &Inner<'_>, time_ns: u64, segments: &mut Segments) -> Option<Item> {
     let mut item = Item {
         time_ns,
@@ -519,6 +504,7 @@ fn look(payload: &[u8]) -> u32 {
     (hasher.finish() >> 32) as u32
 }
 
+#[inline]
 fn device(link: u32, interface: u32, frame: &Frame<'_>) -> DeviceKey {
     let bare = match frame.hardware {
         Some(hardware) => hardware == link::NO_HARDWARE,

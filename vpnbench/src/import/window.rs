@@ -30,7 +30,7 @@ impl<R: Read> Window<R> {
     }
 
     /// The bytes from here on: at least `least` of them unless the stream ends before.
-    #[inline]
+    #[inline(always)]
     pub(super) fn ahead(&mut self, least: usize) -> &[u8] {
         if self.end - self.start < least {
             self.fill(least);
@@ -39,13 +39,15 @@ impl<R: Read> Window<R> {
     }
 
     /// Moves on over bytes that were shown, and gives them out.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, bytes: usize) -> &[u8] {
         let (from, until) = (self.start, self.end.min(self.start + bytes));
         self.skip(bytes);
         &self.buffer[from..until]
     }
 
+    #[cold]
+    #[inline(never)]
     fn fill(&mut self, least: usize) {
         if self.buffer.len() - self.start < least {
             self.buffer.copy_within(self.start..self.end, 0);

@@ -48,16 +48,16 @@ impl Batch {
     #[inline]
     #[must_use]
     pub fn at(&self, word: usize) -> Option<(Event<'_>, usize)> {
-        let event = Event::first(self.words.get(word..)?)?;
-        Some((event, word + event.bytes().len() / 8))
+        let (event, rest) = Event::split_first(self.words.get(word..)?)?;
+        Some((event, self.words.len() - rest.len()))
     }
 
     /// All events.
     pub fn events(&self) -> impl Iterator<Item = Event<'_>> {
-        let mut word = 0;
+        let mut rest = self.words.as_slice();
         std::iter::from_fn(move || {
-            let (event, next) = self.at(word)?;
-            word = next;
+            let event;
+            (event, rest) = Event::split_first(rest)?;
             Some(event)
         })
     }

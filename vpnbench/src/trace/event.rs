@@ -13,25 +13,18 @@ macro_rules! events {
         }
 
         impl<'a> Event<'a> {
-            /// The event in a record; `None` if the kind is unknown or the size is not that of the kind.
+            /// The event at the front of records one behind another, and what follows it; `None` if its kind is
+            /// unknown or there is less of it than its kind has.
             #[inline]
-            #[must_use]
-            pub fn from_record(record: &'a [u64]) -> Option<Self> {
-                let kind = (*record.get(1)? >> 48) as u8;
-                let bytes: &[u8] = bytemuck::cast_slice(record);
-                $( if kind == Kind::$name as u8 {
-                    return bytemuck::try_from_bytes(bytes).ok().map(Event::$name);
-                } )*
-                None
-            }
-
-            /// Size of our record of a kind in 8-byte words, 0 if the kind is unknown.
-            #[inline]
-            pub(super) fn words_of(kind: u8) -> usize {
-                $( if kind == Kind::$name as u8 {
-                    return size_of::<event::$name>() / 8;
-                } )*
-                0
+            pub(crate) fn split_first(records: &'a [u64]) -> Option<(Self, &'a [u64])> {
+                match (*records.get(1)? >> 48) as u8 {
+                    $( kind if kind == Kind::$name as u8 => {
+                        let (record, rest) = records.split_at_checked(size_of::<event::$name>() / 8)?;
+                        let event = bytemuck::from_bytes(bytemuck::cast_slice(record));
+                        Some((Event::$name(event), rest))
+                    } )*
+                    _ => None,
+                }
             }
 
             /// Time, place and type.
@@ -61,11 +54,11 @@ events! {
 }
 
 impl<'a> Event<'a> {
-    /// The event at the front of records one behind another; `None` if its kind is unknown.
-    #[inline]
-    pub(crate) fn first(records: &'a [u64]) -> Option<Self> {
-        let size = Event::words_of((*records.get(1)? >> 48) as u8);
-        Event::from_record(records.get(..size)?)
+    /// The event in a record; `None` if the kind is unknown or the size is not that of the kind.
+    #[must_use]
+    pub fn from_record(record: &'a [u64]) -> Option<Self> {
+        let (event, rest) = Event::split_first(record)?;
+        rest.is_empty().then_some(event)
     }
 
     /// `CLOCK_MONOTONIC` in ns.

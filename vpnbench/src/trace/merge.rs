@@ -45,7 +45,8 @@ impl Block {
     fn event(&self, place: Place) -> Option<Event<'_>> {
         self.records
             .get(place.offset as usize..)
-            .and_then(Event::first)
+            .and_then(Event::split_first)
+            .map(|(event, _)| event)
     }
 }
 

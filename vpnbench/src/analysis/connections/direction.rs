@@ -129,6 +129,8 @@ pub(super) struct Direction {
     limits: Limits,
     what_if: WhatIf,
     validation: Validation,
+    /// Nanoseconds of a jiffy of the sender's kernel.
+    tick_ns: u64,
     dsacks: [u64; 2],
     duplicates: u64,
     /// Of the other direction: data that reached this end and repeated some above a gap.
@@ -151,12 +153,18 @@ impl Direction {
         *self.tap.get_or_insert(here) == here
     }
 
-    /// An event of the sender's socket says which end this is.
-    pub(super) fn sends_from(&mut self, flow: Flow, rules: Option<&Rules>) {
-        if self.flow.is_none() {
-            self.what_if.set_rules(rules.copied().unwrap_or_default());
+    /// An event of the sender's socket says which end this is: it is the same with each of them, but for the
+    /// namespace where the connection's packets were seen in several.
+    #[inline]
+    pub(super) fn sends_from(&mut self, netns: u32, flow: impl FnOnce() -> (Flow, Rules)) {
+        if self.flow.is_none_or(|known| known.netns != netns) {
+            let (flow, rules) = flow();
+            self.tick_ns = rules.tick_ns;
+            if self.flow.is_none() {
+                self.what_if.set_rules(rules);
+            }
+            self.flow = Some(flow);
         }
-        self.flow = Some(flow);
     }
 
     /// The sender's device takes a segment or super-packet.
@@ -264,9 +272,9 @@ impl Direction {
         }
     }
 
-    /// Whether TCP discards a segment that reaches this end. `tick_ns`: nanoseconds of a jiffy.
-    pub(super) fn discards(&mut self, probe: &event::TcpProbe, tick_ns: u64) -> bool {
-        self.validation.discards(probe, tick_ns)
+    /// Whether TCP discards a segment that reaches this end.
+    pub(super) fn discards(&mut self, probe: &event::TcpProbe) -> bool {
+        self.validation.discards(probe, self.tick_ns)
     }
 
     /// This end acknowledges what reached it.

@@ -119,22 +119,29 @@ impl Key {
 
 #[inline]
 fn key(version: u8, from: End, to: End) -> (Key, usize) {
-    let (version, from, to) = native(version, from, to);
-    let from = (u128::from_be_bytes(from.0), from.1);
-    let to = (u128::from_be_bytes(to.0), to.1);
-    let (low, high, index) = if from <= to {
-        (from, to, 0)
+    let (from, from_port) = (u128::from_be_bytes(from.0), from.1);
+    let (to, to_port) = (u128::from_be_bytes(to.0), to.1);
+    // As in [`native`], with numbers.
+    let mapped = |ip: u128| ip >> 32 == 0xffff;
+    let (version, from, to) = match version == 6 && mapped(from) && mapped(to) {
+        true => (4, from << 96, to << 96),
+        false => (version, from, to),
+    };
+    let ordered = from < to || from == to && from_port <= to_port;
+    let (low, high) = if ordered { (from, to) } else { (to, from) };
+    let (low_port, high_port) = if ordered {
+        (from_port, to_port)
     } else {
-        (to, from, 1)
+        (to_port, from_port)
     };
     let key = Key {
         version,
-        low: low.0,
-        low_port: low.1,
-        high: high.0,
-        high_port: high.1,
+        low,
+        low_port,
+        high,
+        high_port,
     };
-    (key, index)
+    (key, usize::from(!ordered))
 }
 
 impl Connections {
@@ -224,11 +231,14 @@ impl Connections {
             return;
         }
         let tap = Tap::from_number(packet.tap);
-        let sends = [Tap::TunQueue, Tap::TunTx, Tap::OuterQueue, Tap::OuterTx];
         let from = (packet.saddr, packet.sport);
         let to = (packet.daddr, packet.dport);
         let (key, index) = key(packet.ip_version, from, to);
-        if !tap.is_some_and(|tap| sends.contains(&tap)) {
+        let sends = matches!(
+            tap,
+            Some(Tap::TunQueue | Tap::TunTx | Tap::OuterQueue | Tap::OuterTx)
+        );
+        if !sends {
             let arrives = matches!(tap, Some(Tap::TunWrite | Tap::OuterRx));
             if arrives && let Some(connection) = self.live.get(&key, key.hint()) {
                 let [ours, theirs] = connection.pair(index);
@@ -285,11 +295,11 @@ impl Connections {
         let fin = u32::from(probe.tcp_flags & FIN != 0);
         connection.finished[1 - index] |= fin != 0;
         let [ours, theirs] = connection.pair(index);
-        let end = flow(probe.netns, probe.ip_version, local, remote);
-        let rules = rules.get(&probe.netns);
-        ours.sends_from(end, rules);
-        let tick_ns = rules.map_or_else(|| Rules::default().tick_ns, |rules| rules.tick_ns);
-        let discarded = ours.discards(probe, tick_ns);
+        ours.sends_from(probe.netns, || {
+            let end = flow(probe.netns, probe.ip_version, local, remote);
+            (end, known(rules, probe.netns))
+        });
+        let discarded = ours.discards(probe);
         if probe.payload_len + fin > 0 {
             let repeats = theirs.arrived(&Data {
                 time,
@@ -318,8 +328,10 @@ impl Connections {
             return;
         };
         let [ours, _] = connection.pair(index);
-        let end = flow(event.netns, event.ip_version, local, remote);
-        ours.sends_from(end, rules.get(&event.netns));
+        ours.sends_from(event.netns, || {
+            let end = flow(event.netns, event.ip_version, local, remote);
+            (end, known(rules, event.netns))
+        });
         ours.resent(event, cause);
     }
 
@@ -486,6 +498,11 @@ pub(super) fn native(version: u8, local: End, remote: End) -> (u8, End, End) {
         (bytes, port)
     };
     (4, four(local), four(remote))
+}
+
+/// The settings of a namespace, or the kernel's own.
+fn known(rules: &FxHashMap<u32, Rules>, netns: u32) -> Rules {
+    rules.get(&netns).copied().unwrap_or_default()
 }
 
 pub(super) fn flow(netns: u32, version: u8, local: End, remote: End) -> Flow {

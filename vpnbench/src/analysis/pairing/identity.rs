@@ -76,6 +76,7 @@ pub struct Identity {
 }
 
 /// The identity of a packet; `None` for anything but IPv4 and IPv6.
+#[inline]
 #[must_use]
 pub fn identity(packet: &event::Packet) -> Option<Identity> {
     if packet.ip_version == 0 {
@@ -222,13 +223,10 @@ impl Unwrap {
         let Some(last) = self.last else {
             return i64::from(number);
         };
-        let modulus = 1i64 << bits;
-        let difference = (i64::from(number) - last).rem_euclid(modulus);
-        if difference >= modulus / 2 {
-            last + difference - modulus
-        } else {
-            last + difference
-        }
+        // The lower bits of the difference as a number with a sign.
+        let unused = i64::BITS - bits;
+        let difference = (i64::from(number) - last) << unused >> unused;
+        last + difference
     }
 }
 

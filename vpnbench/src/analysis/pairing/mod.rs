@@ -25,6 +25,7 @@ pub mod clock;
 pub mod daemon;
 mod finish;
 mod host;
+mod hosts;
 pub mod identity;
 pub mod journeys;
 mod socket;
@@ -35,13 +36,12 @@ pub mod units;
 mod waiting;
 
 use rustc_hash::FxHashMap;
-use vpnbench_common::catalog::{ProbeId, Tap};
+use vpnbench_common::catalog::Tap;
 use vpnbench_common::event::{self, packet_flags};
 
 use super::ledger::structure::Fates;
 use super::stages::{Delays, Stage};
 use crate::trace::Event;
-use crate::trace::model::{Start, TunnelKind};
 pub use finish::Output;
 use host::Host;
 use identity::{Identity, between_hosts, identity};
@@ -50,8 +50,6 @@ use transit::{Closed, Hit, Transit};
 use units::{Shape, Unit, Units};
 use waiting::Entry;
 
-/// Hosts (namespaces) kept.
-const HOSTS_MAX: usize = 256;
 /// Headers of an inner packet of which only the length is known: IPv4, TCP and its timestamps.
 const HEADERS: u32 = 52;
 /// Payload of a WireGuard keepalive: header and tag around nothing (whitepaper section 5.4.6).
@@ -104,33 +102,21 @@ pub(crate) struct Between {
 }
 
 impl Pairing {
-    /// What the start frame says about the tunnels: which are in the kernel, and which probes are
-    /// missing. Optional; without it every tunnel is taken to have a daemon.
-    pub fn begin(&mut self, start: &Start) {
-        let in_kernel = |kind| !matches!(kind, TunnelKind::Tun | TunnelKind::Tap);
-        let tunnels = start.tunnels.iter().filter(|one| in_kernel(one.kind));
-        self.kernel_tunnels = tunnels.map(|one| one.netns).collect();
-        let devices = start.devices.iter().filter(|one| one.role == "tunnel");
-        let tunnels = start.tunnels.iter().map(|one| one.netns);
-        self.tunnels = tunnels.chain(devices.map(|one| one.netns)).collect();
-        let namespaces = start.environment.namespaces.iter();
-        let captured = namespaces.filter(|one| one.captured);
-        self.captured = captured.map(|one| one.netns).collect();
-        self.alone = self.captured.len() == 1 && start.environment.namespaces.len() == 1;
-        let attached = |id: ProbeId| {
-            start
-                .probes
-                .iter()
-                .any(|one| one.id == id as u8 && one.attached)
-        };
-        self.without_recv = !attached(ProbeId::SkbConsumeUdp) && !attached(ProbeId::SockRecvLength);
-    }
-
     /// Takes one event, in time order. Returns true for a `consume_skb` that is a TUN read.
+    #[inline]
     pub fn observe(&mut self, event: &Event<'_>) -> bool {
         self.last_ns = self.last_ns.max(event.header().time_ns);
         match event {
-            Event::Packet(packet) => self.packet(packet),
+            Event::Packet(packet) => {
+                self.packet(packet);
+                false
+            }
+            _ => self.other(event),
+        }
+    }
+
+    fn other(&mut self, event: &Event<'_>) -> bool {
+        match event {
             Event::Taken(taken) if taken.tap == Tap::TunRead as u8 => return self.read(taken),
             Event::Taken(taken) => self.received(taken),
             Event::TcpProbe(segment) => {
@@ -144,31 +130,7 @@ impl Pairing {
         false
     }
 
-    fn host(&mut self, netns: u32) -> Option<u16> {
-        if let Some((last, host)) = self.last_host
-            && last == netns
-        {
-            return Some(host);
-        }
-        if let Some(host) = self.by_netns.get(&netns) {
-            self.last_host = Some((netns, *host));
-            return Some(*host);
-        }
-        if self.hosts.len() >= HOSTS_MAX {
-            self.uncounted += 1;
-            return None;
-        }
-        let host = self.hosts.len() as u16;
-        self.by_netns.insert(netns, host);
-        let mut one = Host::new(netns);
-        one.in_kernel = self.kernel_tunnels.contains(&netns);
-        one.has_tunnel = self.tunnels.contains(&netns);
-        one.without_recv = one.in_kernel || self.without_recv;
-        one.captured = self.captured.contains(&netns);
-        self.hosts.push(one);
-        Some(host)
-    }
-
+    #[inline]
     fn packet(&mut self, packet: &event::Packet) {
         let Some(tap) = Tap::from_number(packet.tap) else {
             return;
@@ -186,6 +148,10 @@ impl Pairing {
             }
             return;
         }
+        self.at_tap(tap, host, packet);
+    }
+
+    fn at_tap(&mut self, tap: Tap, host: u16, packet: &event::Packet) {
         let id = identity(packet);
         match tap {
             Tap::TunQueue => self.tun_queue(host, packet, id),

@@ -4,17 +4,19 @@
 
 use std::collections::VecDeque;
 
-/// Missing ones that are remembered.
+/// Gaps that are remembered.
 const MISSING_MAX: usize = 4096;
 /// A larger step is no gap: another count.
 const STEP_MAX: u16 = 512;
 /// Steps that count before they are believed.
 const LEAST: u32 = 8;
 
-/// What is missing and when it must have come: not before the segment in front of it, not behind the one after it.
+/// Identifications in a row that are missing and when they must have come: not before the segment in front of them,
+/// not behind the one after them.
 #[derive(Debug, Clone, Copy)]
 struct Missing {
-    id: u16,
+    first: u16,
+    count: u16,
     since: u64,
     until: u64,
 }
@@ -43,32 +45,56 @@ impl Acks {
         let late = next.wrapping_sub(id);
         if ahead < STEP_MAX {
             self.steps += 1;
-            for number in 0..ahead {
+            if ahead > 0 {
                 if self.missing.len() >= MISSING_MAX {
                     self.missing.pop_front();
                 }
                 self.missing.push_back(Missing {
-                    id: next.wrapping_add(number),
+                    first: next,
+                    count: ahead,
                     since: self.last_ns,
                     until: now.max(self.last_ns),
                 });
             }
             self.next = Some(behind);
         } else if late <= STEP_MAX {
-            let found = self.missing.iter().rposition(|one| one.id == id);
-            match found {
-                Some(place) => {
-                    self.steps += 1;
-                    self.missing.remove(place);
-                }
+            match self.comes_late(id) {
+                true => self.steps += 1,
                 // A repeated one, or a count that stands still.
-                None => self.odd += 1,
+                false => self.odd += 1,
             }
         } else {
             self.odd += 1;
             self.next = Some(behind);
         }
         self.last_ns = self.last_ns.max(now);
+    }
+
+    /// Takes one out of those that are missing; whether it was one.
+    fn comes_late(&mut self, id: u16) -> bool {
+        let has = |one: &Missing| id.wrapping_sub(one.first) < one.count;
+        let Some(place) = self.missing.iter().rposition(has) else {
+            return false;
+        };
+        let Some(gap) = self.missing.remove(place) else {
+            return false;
+        };
+        let before = id.wrapping_sub(gap.first);
+        let behind = Missing {
+            first: id.wrapping_add(1),
+            count: gap.count - before - 1,
+            ..gap
+        };
+        let before = Missing {
+            count: before,
+            ..gap
+        };
+        for part in [behind, before] {
+            if part.count > 0 {
+                self.missing.insert(place, part);
+            }
+        }
+        true
     }
 
     /// Whether one is missing that may have come in this time.

@@ -118,7 +118,17 @@ impl Threads {
     }
 
     /// Takes one event, in time order.
+    #[inline]
     pub fn observe(&mut self, event: &Event<'_>) {
+        // Nearly all events are segments and packets: without a daemon there is nothing that could wait for one.
+        match event {
+            Event::TcpProbe(_) => {}
+            Event::Packet(_) | Event::Taken(_) | Event::Drop(_) if self.desks.all.is_empty() => {}
+            _ => self.take(event),
+        }
+    }
+
+    fn take(&mut self, event: &Event<'_>) {
         match event {
             Event::Switch(switch) => {
                 if switch.watched & 1 != 0 {
@@ -132,8 +142,6 @@ impl Threads {
             Event::Task(task) => self.task(task),
             Event::Syscall(call) => self.call(call),
             Event::Softirq(softirq) => self.softirq(softirq),
-            // Without a daemon there is nothing that could wait for one.
-            Event::Packet(_) | Event::Taken(_) | Event::Drop(_) if self.desks.all.is_empty() => {}
             Event::Packet(packet) => {
                 let tid = packet.header.tid;
                 let touch = self.desks.packet(packet, self.process(tid));

@@ -305,10 +305,7 @@ impl Board {
     fn advance(&mut self, now: u64, ack: u64) {
         self.una = ack;
         let disordered = self.sacked_out > 0;
-        while let Some(mut segment) = self.segments.front().copied() {
-            if segment.end > ack {
-                break;
-            }
+        while let Some(mut segment) = self.segments.pop_front_if(|one| one.end <= ack) {
             self.lost_out -= u32::from(segment.is(LOST)).min(self.lost_out);
             self.retrans_out -= u32::from(segment.is(RETRANS)).min(self.retrans_out);
             if segment.is(SACKED) {
@@ -329,7 +326,6 @@ impl Board {
             if !self.times_only {
                 self.gone.push(segment);
             }
-            self.segments.pop_front();
         }
         let gone = self.sacked.partition_point(|one| one.1 <= ack);
         self.sacked.drain(..gone);

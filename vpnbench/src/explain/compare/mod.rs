@@ -15,6 +15,7 @@ pub mod twice;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::units::probability;
 use crate::analysis::statistics::{self, Interval, Summary};
 use conditions::Difference as Condition;
 use counts::Count;
@@ -249,21 +250,16 @@ fn judge(pair: &mut Pair, figure: Figure, base: &Side, changed: &Side) {
     pair.p = Some(found.p);
     pair.effect_size = statistics::hedges_g(&base, &changed);
     let range = format!(
-        "{:+.1} to {:+.1} %",
+        "{:+.1} to {:+.1} %, p: {}",
         percent(found.interval.low),
-        percent(found.interval.high)
+        percent(found.interval.high),
+        probability(found.p)
     );
     (pair.verdict, pair.summary) = match found.p < LEVEL {
-        true => (
-            Verdict::Differs,
-            format!("{told} ({range}, p = {:.3})", found.p),
-        ),
+        true => (Verdict::Differs, format!("{told} ({range})")),
         false => (
             Verdict::NoDifference,
-            format!(
-                "{told}, within what runs differ among themselves ({range}, p = {:.3})",
-                found.p
-            ),
+            format!("{told}, within what runs differ among themselves ({range})"),
         ),
     };
 }

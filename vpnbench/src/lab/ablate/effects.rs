@@ -10,6 +10,7 @@ use super::predicted::{self, Predicted};
 use crate::analysis::statistics::{
     CONFIDENCE, Difference, Interval, Summary, difference, hedges_g, holm, ratio_of_means,
 };
+use crate::explain::units::probability;
 use crate::lab::campaign::{Campaign, State, by_variant};
 use crate::lab::outcome::{Better, RunOutcome, Status};
 use crate::lab::scenario::Scenario;
@@ -277,14 +278,6 @@ fn cells(name: &str, switch: &SwitchEffects) -> Vec<String> {
         effect.p_adjusted.map_or_else(dash, probability),
         judgement(effect).to_owned(),
     ]
-}
-
-fn probability(p: f64) -> String {
-    if p < 0.001 {
-        "< 0.001".to_owned()
-    } else {
-        format!("{p:.3}")
-    }
 }
 
 fn judgement(effect: &Effect) -> &'static str {
