@@ -3,6 +3,7 @@
 pub mod binary;
 pub mod machine;
 pub mod netns;
+pub mod python;
 pub mod tcp;
 pub mod timeline;
 pub mod trials;

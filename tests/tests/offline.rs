@@ -26,6 +26,7 @@ mod with;
 use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
+use vpnbench_tests::python;
 use vpnbench_tests::trials::{Trials, trial};
 
 fn main() -> ExitCode {
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
         export::packets,
         missing.as_deref(),
     );
-    let duckdb = export::duckdb_missing();
+    let duckdb = python::missing("duckdb");
     add(
         "queries_of_the_fleet_page",
         export::queries,
@@ -89,14 +90,14 @@ fn main() -> ExitCode {
         beside::agree,
         beside.as_deref(),
     );
-    let perfetto = timeline::missing("perfetto, google.protobuf");
+    let perfetto = python::missing("perfetto, google.protobuf");
     add(
         "export_timeline_in_perfettos_terms",
         timeline::perfetto,
         perfetto.as_deref(),
     );
     add("export_stacks_in_a_flame_graph", timeline::folded, None);
-    let polars = timeline::missing("polars");
+    let polars = python::missing("polars");
     add("export_tables_in_polars", export::polars, polars.as_deref());
     let why = "ten times the files of the default run";
     let captures = trial("ten_thousand_damaged_files", damage::many);

@@ -13,7 +13,7 @@ const DEMO: [&str; 3] = ["lab", "run", "demo"];
 /// Sets up, builds and runs. A development build: a release takes more than twice as long to build on a new machine
 /// and finds the same in so short a run; the tests use this one, too.
 pub(crate) fn run() -> Result<()> {
-    setup::run(false)?;
+    setup::run_for_lab()?;
     run::visibly(&mut run::cargo(&["build", "--workspace", "--bins"])?)?;
     let vpnbench = run::target_dir()?.join("debug/vpnbench");
     let mut command = if run::is_root() {

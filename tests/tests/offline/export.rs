@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use vpnbench_tests::binary::vpnbench;
+use vpnbench_tests::python::python;
 
 use crate::join::{as_trace, written};
 use crate::make::{Format, Link, SEGMENTS, connection};
@@ -127,16 +128,6 @@ pub(crate) fn packets() -> Result<()> {
     Ok(())
 }
 
-/// Why DuckDB cannot be asked here.
-pub(crate) fn duckdb_missing() -> Option<String> {
-    let mut python = Command::new("python3");
-    let found = python
-        .args(["-c", "import duckdb"])
-        .stderr(Stdio::null())
-        .status();
-    (!found.is_ok_and(|status| status.success())).then(|| "python3 has no module duckdb".to_owned())
-}
-
 /// Every query of docs/fleet.md runs, and finds the one retransmission.
 pub(crate) fn queries() -> Result<()> {
     let (folder, trace) = trace()?;
@@ -156,9 +147,8 @@ pub(crate) fn queries() -> Result<()> {
             continue;
         }
         let query = query.replace("DIR", &out.display().to_string());
-        let mut python = Command::new("python3");
         let program = "import duckdb,sys; print(duckdb.sql(sys.argv[1]).fetchall())";
-        let output = python.args(["-c", program, &query]).output()?;
+        let output = python().args(["-c", program, &query]).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "{query}: {said}");
         let rows = String::from_utf8(output.stdout)?;
@@ -178,8 +168,7 @@ pub(crate) fn polars() -> Result<()> {
     let out = folder.path().join("tables");
     export(&trace, "parquet", &out)?;
     let program = "import polars as pl, sys\nt = pl.scan_parquet(sys.argv[1] + '/*/*/packet.parquet', hive_partitioning=True).group_by('run', 'host', 'tap_name').agg(pl.len().alias('n'), pl.col('payload_len').sum().alias('b')).collect()\nprint(t['n'].sum(), t['b'].sum(), sorted(t['tap_name'].to_list()), t['host'].to_list()[0])";
-    let mut python = Command::new("python3");
-    let output = python.args(["-c", program]).arg(&out).output()?;
+    let output = python().args(["-c", program]).arg(&out).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "{said}");
     let payload = (SEGMENTS + 1) * 1000;

@@ -2,7 +2,6 @@
 //! package ships, and drawn as a flame graph.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::Zeroable as _;
@@ -13,20 +12,12 @@ use vpnbench_common::catalog::{Kind, ProbeId, Tap};
 use vpnbench_common::event::{Packet, Retransmit, Sample, Switch, Syscall, TcpProbe};
 use vpnbench_common::header::Header;
 use vpnbench_tests::binary::vpnbench;
+use vpnbench_tests::python::python;
 
 const BEGAN: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
 /// Rounds of what the run does.
 const ROUNDS: u64 = 20;
-
-/// Why Python modules cannot be used here.
-pub(crate) fn missing(modules: &str) -> Option<String> {
-    let mut python = Command::new("python3");
-    let import = format!("import {modules}");
-    let found = python.args(["-c", &import]).stderr(Stdio::null()).status();
-    let works = found.is_ok_and(|status| status.success());
-    (!works).then(|| format!("python3 has no {modules}"))
-}
 
 fn header(time_ns: u64, kind: Kind, probe: ProbeId) -> Header {
     Header {
@@ -178,10 +169,7 @@ pub(crate) fn perfetto() -> Result<()> {
     let (folder, trace) = trace()?;
     let path = folder.path().join("run.pftrace");
     export(&trace, "perfetto", &path)?;
-    let output = Command::new("python3")
-        .args(["-c", DECODE])
-        .arg(&path)
-        .output()?;
+    let output = python().args(["-c", DECODE]).arg(&path).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "{said}");
     let found = String::from_utf8(output.stdout)?;

@@ -2,6 +2,7 @@
 //! so repeating it is cheap and changes nothing.
 
 pub(crate) mod packages;
+mod python;
 mod tools;
 
 use std::process::Command;
@@ -40,6 +41,14 @@ pub(crate) fn run_for_build() -> Result<()> {
     setup.verdict()
 }
 
+/// Sets up what a build and a run of the lab need: not what only tests use, which is large.
+pub(crate) fn run_for_lab() -> Result<()> {
+    let mut setup = Setup::new(false);
+    setup.ebpf()?;
+    setup.tools(|tool| tool.need != Need::SomeTests);
+    setup.verdict()
+}
+
 struct Setup {
     /// Only look.
     check: bool,
@@ -62,6 +71,7 @@ impl Setup {
         self.rust_components();
         self.ebpf_lints();
         self.tools(|_| true);
+        self.python()?;
         self.verdict()
     }
 

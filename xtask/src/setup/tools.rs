@@ -80,6 +80,12 @@ pub(super) const TOOLS: &[Tool] = &[
         need: Need::Tests,
     },
     Tool {
+        program: "tcptrace",
+        package: "tcptrace",
+        why: "tests and a benchmark have it read captures a third way",
+        need: Need::SomeTests,
+    },
+    Tool {
         program: "ethtool",
         package: "ethtool",
         why: "tests compare offload settings with it",
