@@ -33,14 +33,20 @@ impl<K: Copy + Eq + Hash, V> Rows<K, V> {
     }
 
     /// The row of a key. `hint` is any number that is the same for equal keys and differs for most others.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&mut self, key: &K, hint: u32) -> Option<u32> {
-        let hint = &mut self.hints[hint as usize % HINTS];
-        match self.rows.get(*hint as usize) {
-            Some((other, _)) if other == key => {}
-            _ => *hint = *self.by_key.get(key)?,
+        let at = self.hints[hint as usize % HINTS];
+        match self.rows.get(at as usize) {
+            Some((other, _)) if other == key => Some(at),
+            _ => self.look_up(key, hint),
         }
-        Some(*hint)
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, key: &K, hint: u32) -> Option<u32> {
+        let at = *self.by_key.get(key)?;
+        self.hints[hint as usize % HINTS] = at;
+        Some(at)
     }
 
     /// A row more, of a key that has none.

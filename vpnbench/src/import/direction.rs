@@ -402,24 +402,20 @@ impl Near {
             return leaves;
         }
         let pair = Pair::of(&item.packet);
-        if let Some((last, leaves)) = self.last {
-            if last == pair {
-                return leaves;
-            }
-            if last == pair.back() {
-                return !leaves;
-            }
+        match &self.last {
+            Some((last, leaves)) if *last == pair => *leaves,
+            Some((last, leaves)) if *last == pair.back() => !leaves,
+            _ => self.concluded(item),
         }
-        self.concluded(item, pair)
     }
 
     /// The same of a packet between other ends than the one before.
     #[inline(never)]
-    fn concluded(&mut self, item: &Item, pair: Pair) -> bool {
+    fn concluded(&mut self, item: &Item) -> bool {
         let (from, to) = ends(&item.packet);
         if let Some(leaves) = self.known(item) {
             if !is_group(&item.packet) && self.is_told(from, to) {
-                self.last = Some((pair, leaves));
+                self.last = Some((Pair::of(&item.packet), leaves));
             }
             return leaves;
         }

@@ -20,7 +20,8 @@ pub(super) struct Pcap {
     nanoseconds: bool,
     /// Bytes of a record header: 16, or 24 in Kuznetsov's variant.
     record_header: usize,
-    snap_length: u32,
+    /// Bytes of the largest packet that is plausible.
+    largest: u32,
     last_s: Option<u32>,
 }
 
@@ -41,7 +42,7 @@ impl Pcap {
             big_endian: header.is_bigendian(),
             nanoseconds: header.is_nanosecond_precision(),
             record_header: if header.is_modified_format() { 24 } else { 16 },
-            snap_length: header.snaplen,
+            largest: PACKET_MAX.max(header.snaplen.min(1 << 20)),
             last_s: None,
         };
         Some((pcap, interface(&header), HEADER))
@@ -53,7 +54,7 @@ impl Pcap {
     pub(super) fn needed(&self, bytes: &[u8]) -> (Option<Fields>, usize) {
         let fields = self.fields(bytes);
         let captured = fields.map_or(0, |fields| fields.captured);
-        let whole = self.record_header + captured.min(self.largest()) as usize;
+        let whole = self.record_header + captured.min(self.largest) as usize;
         (fields, whole)
     }
 
@@ -113,7 +114,7 @@ impl Pcap {
 
     /// Bytes that [`Pcap::resumes`] may have to look at.
     pub(super) fn resume_window(&self) -> usize {
-        2 * self.record_header + self.largest() as usize
+        2 * self.record_header + self.largest as usize
     }
 
     #[inline]
@@ -133,12 +134,6 @@ impl Pcap {
         })
     }
 
-    /// Bytes of the largest packet that is plausible.
-    #[inline]
-    fn largest(&self) -> u32 {
-        PACKET_MAX.max(self.snap_length.min(1 << 20))
-    }
-
     #[inline]
     fn plausible(&self, fields: &Fields) -> bool {
         let fraction_max = if self.nanoseconds {
@@ -147,7 +142,7 @@ impl Pcap {
             1_000_000
         };
         fields.fraction < fraction_max
-            && fields.captured <= self.largest()
+            && fields.captured <= self.largest
             && fields.original <= 1 << 24
     }
 }

@@ -94,12 +94,10 @@ impl Places {
         key: DeviceKey,
         described: &CaptureFile,
     ) -> Found {
-        if let Some((last_file, last_key, found)) = self.last
-            && (last_file, last_key) == (file, key)
-        {
-            return found;
+        match &self.last {
+            Some((last_file, last_key, found)) if *last_file == file && *last_key == key => *found,
+            _ => self.look_up(file, host, place, key, described),
         }
-        self.look_up(file, host, place, key, described)
     }
 
     /// The same of a device other than that of the packet before.

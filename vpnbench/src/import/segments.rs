@@ -41,10 +41,18 @@ struct Size {
     largest: u16,
 }
 
+/// Flows whose largest payload is known without looking for them.
+const LEARNED: usize = 32;
+
+/// One direction of a flow of IPv4: addresses, ports, protocol.
+type Four = ([u32; 2], [u16; 2], u8);
+
 /// Segment sizes of flows.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
     flows: Rows<Key, Size>,
+    /// A payload that flows are known to have, by the lowest bits of their ports: most of a flow's are of one size.
+    learned: [(Four, u16); LEARNED],
     /// Units whose segment size was taken from other packets of the flow.
     pub(super) assumed: u64,
     /// Units larger than a packet whose segment size is not known: counted as one.
@@ -137,11 +145,28 @@ impl Segments {
         largest.into()
     }
 
+    #[inline]
     fn learn(&mut self, packet: &event::Packet) {
         let payload = packet.payload_len as u16;
-        if let Some(size) = self.size(packet) {
-            size.largest = size.largest.max(payload);
+        let four = |bytes: &[u8; 16]| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let ends = [four(&packet.saddr), four(&packet.daddr)];
+        let flow = (ends, [packet.sport, packet.dport], packet.ip_proto);
+        let at = usize::from(packet.sport ^ packet.dport) % LEARNED;
+        let (known, most) = &self.learned[at];
+        let is_known = packet.ip_version == 4 && *known == flow && *most >= payload;
+        if !is_known && self.has(packet, payload) && packet.ip_version == 4 {
+            self.learned[at] = (flow, payload);
         }
+    }
+
+    /// The flow has such a payload; false if there is no room for the flow.
+    #[inline(never)]
+    fn has(&mut self, packet: &event::Packet, payload: u16) -> bool {
+        let Some(size) = self.size(packet) else {
+            return false;
+        };
+        size.largest = size.largest.max(payload);
+        true
     }
 
     fn size(&mut self, packet: &event::Packet) -> Option<&mut Size> {

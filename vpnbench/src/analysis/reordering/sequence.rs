@@ -29,7 +29,8 @@ pub(super) struct Sequence {
     index: u64,
     /// Arrivals that raised the maximum: numbers and indices grow.
     maxima: VecDeque<Arrival>,
-    recent: VecDeque<i64>,
+    /// The last arrivals, each at its index modulo [`RECENT`].
+    recent: Vec<i64>,
     extents: Vec<(u64, u64)>,
     counts: Counts,
     pub(super) retransmissions: u64,
@@ -84,9 +85,9 @@ impl Sequence {
                 time_ns,
             });
         }
-        self.recent.push_back(number);
-        if self.recent.len() > RECENT {
-            self.recent.pop_front();
+        match self.recent.get_mut(index as usize % RECENT) {
+            Some(oldest) => *oldest = number,
+            None => self.recent.push(number),
         }
     }
 
@@ -110,12 +111,11 @@ impl Sequence {
             self.extents
                 .push((extent, late.time_ns.saturating_sub(overtook.time_ns)));
         }
-        let larger = self
-            .recent
-            .iter()
-            .rev()
-            .take_while(|number| **number > late.number)
-            .count();
+        let next = (late.index as usize % RECENT).min(self.recent.len());
+        let (newer, older) = self.recent.split_at(next);
+        let backwards = newer.iter().rev().chain(older.iter().rev());
+        let larger = backwards.take_while(|number| **number > late.number);
+        let larger = larger.count();
         for n in 0..larger.min(N_MAX) {
             self.counts.n[n] += 1;
         }
