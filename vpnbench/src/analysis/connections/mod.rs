@@ -119,14 +119,8 @@ impl Key {
 
 #[inline]
 fn key(version: u8, from: End, to: End) -> (Key, usize) {
-    let (from, from_port) = (u128::from_be_bytes(from.0), from.1);
-    let (to, to_port) = (u128::from_be_bytes(to.0), to.1);
-    // As in [`native`], with numbers.
-    let mapped = |ip: u128| ip >> 32 == 0xffff;
-    let (version, from, to) = match version == 6 && mapped(from) && mapped(to) {
-        true => (4, from << 96, to << 96),
-        false => (version, from, to),
-    };
+    let (from_port, to_port) = (from.1, to.1);
+    let (version, from, to) = native(version, from.0, to.0);
     let ordered = from < to || from == to && from_port <= to_port;
     let (low, high) = if ordered { (from, to) } else { (to, from) };
     let (low_port, high_port) = if ordered {
@@ -485,19 +479,16 @@ fn sums(flows: &[TcpFlow]) -> BTreeMap<u32, SenderSums> {
     result
 }
 
-/// IPv4 addresses as they are, also on a socket of IPv6 (RFC 4291, section 2.5.5.2).
+/// Both addresses as numbers in the order of their bytes; those of IPv4 as they are, also on a socket of IPv6 (RFC 4291,
+/// section 2.5.5.2).
 #[inline]
-pub(super) fn native(version: u8, local: End, remote: End) -> (u8, End, End) {
-    const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-    if version != 6 || local.0[..12] != MAPPED || remote.0[..12] != MAPPED {
-        return (version, local, remote);
+fn native(version: u8, local: [u8; 16], remote: [u8; 16]) -> (u8, u128, u128) {
+    let (local, remote) = (u128::from_be_bytes(local), u128::from_be_bytes(remote));
+    let mapped = |ip: u128| ip >> 32 == 0xffff;
+    match version == 6 && mapped(local) && mapped(remote) {
+        true => (4, local << 96, remote << 96),
+        false => (version, local, remote),
     }
-    let four = |(ip, port): End| {
-        let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&ip[12..]);
-        (bytes, port)
-    };
-    (4, four(local), four(remote))
 }
 
 /// The settings of a namespace, or the kernel's own.
@@ -506,12 +497,13 @@ fn known(rules: &FxHashMap<u32, Rules>, netns: u32) -> Rules {
 }
 
 pub(super) fn flow(netns: u32, version: u8, local: End, remote: End) -> Flow {
-    let (version, local, remote) = native(version, local, remote);
+    let (local_port, remote_port) = (local.1, remote.1);
+    let (version, local, remote) = native(version, local.0, remote.0);
     Flow {
         netns,
         version,
-        local,
-        remote,
+        local: (local.to_be_bytes(), local_port),
+        remote: (remote.to_be_bytes(), remote_port),
     }
 }
 

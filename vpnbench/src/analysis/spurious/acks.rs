@@ -132,6 +132,25 @@ mod tests {
     }
 
     #[test]
+    fn late_ones_leave_the_others_of_their_gap_missing() {
+        let mut acks = Acks::default();
+        // A gap of ten across the wrap of the count.
+        let start = u32::from(u16::MAX) - 14;
+        for number in (0..10).chain(20..22) {
+            acks.came(u64::from(number) * 10, (start + number) & 0xffff, 1);
+        }
+        // From the middle and from both edges, in any order.
+        for late in [15, 10, 19, 14, 16, 11, 18, 12, 17] {
+            acks.came(300, (start + late) & 0xffff, 1);
+            assert!(acks.missed(95, 150), "{late} was not the last one");
+        }
+        acks.came(300, (start + 15) & 0xffff, 1);
+        assert_eq!(acks.odd, 1, "it came before");
+        acks.came(300, (start + 13) & 0xffff, 1);
+        assert!(!acks.missed(0, 300) && acks.missing.is_empty());
+    }
+
+    #[test]
     fn a_count_that_stands_still_says_nothing() {
         let mut acks = Acks::default();
         for number in 0..100 {
